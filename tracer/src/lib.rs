@@ -1,0 +1,14 @@
+//! Trace the logical work of a running async Rust program from outside, with eBPF uprobes.
+//!
+//! One direction, one type between neighbours:
+//!
+//! ```text
+//! PID ─► Target ─► ProbePlan ─► AttachedProbes ─► Event ─► Span ─► exporter / terminal / store
+//!     target     plan         attach           events   assemble  export
+//! ```
+//!
+//! `plan`, `events`, `assemble` need neither root nor a kernel; only `attach` names aya, only
+//! `export` names OpenTelemetry.
+
+pub mod span;
+pub mod target;
