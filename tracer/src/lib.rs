@@ -10,5 +10,10 @@
 //! `plan`, `events`, `assemble` need neither root nor a kernel; only `attach` names aya, only
 //! `export` names OpenTelemetry.
 
+pub mod assemble;
+pub mod attach;
+pub mod events;
+pub mod export;
+pub mod plan;
 pub mod span;
 pub mod target;

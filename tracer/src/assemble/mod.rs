@@ -1,0 +1,1 @@
+//! Rebuilds spans from events: pure, replayable, sole owner of state, bounded.

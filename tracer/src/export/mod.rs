@@ -1,0 +1,1 @@
+//! Sends spans away: the only stage that knows OpenTelemetry.
