@@ -48,17 +48,19 @@ impl<'a> Question<'a> {
     }
 
     /// The answer: tools for some turns, then the end.
-    pub fn answer(&self, tool_turns: usize) -> Value {
+    ///
+    /// `serial` is different for every answer, since ids are never repeated.
+    pub fn answer(&self, tool_turns: usize, serial: u64) -> Value {
         let (stop_reason, content) = if self.turn >= tool_turns || self.offered.is_empty() {
             ("end_turn", vec![json!({"type": "text", "text": self.last_words()})])
         } else {
-            ("tool_use", self.tool_use())
+            ("tool_use", self.tool_use(serial))
         };
         let size = |value: &Value| value.to_string().len() as u64 / 4;
         let system = size(&self.request["system"]) + size(&self.request["tools"]);
         let (written, read) = if self.turn == 0 { (system, 0) } else { (0, system) };
         json!({
-            "id": format!("msg_{:016x}{:04}", self.hash, self.turn),
+            "id": format!("msg_{:016x}{serial:08}", self.hash),
             "type": "message",
             "role": "assistant",
             "model": self.model,
@@ -85,7 +87,7 @@ impl<'a> Question<'a> {
     }
 
     /// Some text and one to three tools.
-    fn tool_use(&self) -> Vec<Value> {
+    fn tool_use(&self, serial: u64) -> Vec<Value> {
         let mut calls = Vec::new();
         if self.has_marker("explode") && self.turn == 1 && self.offered.contains(&"explode") {
             calls.push(("explode", json!({"reason": "the task says so"})));
@@ -99,7 +101,7 @@ impl<'a> Question<'a> {
         let mut content =
             vec![json!({"type": "text", "text": format!("Turn {}: let me look.", self.turn + 1)})];
         content.extend(calls.into_iter().enumerate().map(|(number, (name, input))| {
-            let id = format!("toolu_{:016x}{number:02}", self.hash);
+            let id = format!("toolu_{:014x}{serial:08}{number:02}", self.hash >> 8);
             json!({"type": "tool_use", "id": id, "name": name, "input": input})
         }));
         content

@@ -1,5 +1,5 @@
-//! An HTTPS stand-in for the Claude Messages API. It keeps no state: what it answers follows from
-//! the request and the seed alone.
+//! An HTTPS stand-in for the Claude Messages API. It keeps no conversations: what it answers follows
+//! from the request and the seed; only ids are numbered, so that none is repeated.
 
 mod answer;
 mod certificates;
@@ -16,6 +16,7 @@ use clap::Parser;
 use serde_json::{json, Value};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ struct Standin {
     seed: u64,
     tool_turns: usize,
     latency_ms: (u64, u64),
+    /// How many answers were given.
+    answers: AtomicU64,
     log: log::Log,
 }
 
@@ -71,6 +74,7 @@ async fn main() -> Result<()> {
         seed,
         tool_turns: tools,
         latency_ms,
+        answers: AtomicU64::new(0),
         log: log::Log::create(log.as_deref())?,
     });
     let router = Router::new()
@@ -110,7 +114,8 @@ async fn create_message(State(standin): State<Arc<Standin>>, request: Request) -
         let overloaded = StatusCode::from_u16(529).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
         return refuse(&mut entry, overloaded, "Overloaded");
     }
-    let answer = question.answer(standin.tool_turns);
+    let answer =
+        question.answer(standin.tool_turns, standin.answers.fetch_add(1, Ordering::Relaxed));
     entry.answered(&answer);
     Json(answer).into_response()
 }
