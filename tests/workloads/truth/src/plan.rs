@@ -13,8 +13,8 @@
 use crate::record::{Guard, Link};
 
 /// Largest budget of one agent, and so the most spans it can begin.
-pub const MAX_BUDGET: u16 = 220;
-const MIN_BUDGET: u16 = 100;
+pub const MAX_BUDGET: u16 = 400;
+const MIN_BUDGET: u16 = 140;
 
 /// How a body has to end, decided by its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

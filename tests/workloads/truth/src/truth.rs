@@ -86,3 +86,65 @@ fn polls(slots: &[Slot]) -> Vec<Option<u32>> {
     };
     slots.iter().zip(pending).map(|(slot, n)| n.map(|n| n + u32::from(ended(slot)))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bodies::{agent, calls};
+    use crate::plan::{Cx, Fate, MAX_BUDGET};
+    use futures::FutureExt;
+    use std::future::Future;
+    use std::panic::AssertUnwindSafe;
+    use std::pin::Pin;
+    use std::task::{Context, Waker};
+
+    /// Polls `future` until it is done, but not more than `most` times; says how often it was.
+    fn drive<F: Future + ?Sized>(mut future: Pin<Box<F>>, most: u32) -> u32 {
+        let mut context = Context::from_waker(Waker::noop());
+        for polls in 1..=most {
+            if future.as_mut().poll(&mut context).is_ready() {
+                return polls;
+            }
+        }
+        most
+    }
+
+    /// The span of agent `agent` that has no parent, and its polls.
+    fn root(agent: u32) -> (&'static Slot, Option<u32>) {
+        let (slots, _) = record::spans();
+        let is_it =
+            |slot: &Slot| slot.agent.load(Relaxed) == agent && slot.parent.load(Relaxed) == 0;
+        let place = slots.iter().position(is_it).expect("a root");
+        (&slots[place], polls(slots)[place])
+    }
+
+    // One test, because the record is one per process and ids of two would mingle.
+    #[test]
+    fn the_record_agrees_with_who_polls() {
+        record::start_recording(200 * usize::from(MAX_BUDGET));
+        for seed in 0..50 {
+            let fates = [Fate::Ok, Fate::Err, Fate::Never];
+            let cx = Cx { fate: fates[seed % 3], ..Cx::agent(seed as u64, seed as u32, false) };
+            let future = Box::pin(calls::merge_tables(cx));
+            let from = std::ptr::from_ref(&*future) as u64;
+            let extent = from..from + size_of_val(&*future) as u64;
+            let most = if seed % 5 == 0 { 2 } else { 200 };
+            let polled = drive(future, most);
+            let (slot, polls) = root(seed as u32);
+            assert_eq!(polls, Some(polled), "seed {seed}");
+            assert!(extent.contains(&slot.addr.load(Relaxed)), "seed {seed}");
+        }
+        // The whole agent panics; it is driven by somebody who catches that.
+        let agent = 1000;
+        let cx = Cx { fate: Fate::Panic, ..Cx::agent(1, agent, false) };
+        let caught = AssertUnwindSafe(calls::walk_tree(cx)).catch_unwind();
+        let polled = drive(Box::pin(caught), 1_000);
+        let (slot, polls) = root(agent);
+        assert_eq!(slot.outcome.load(Relaxed), Outcome::Panicked as u8);
+        assert_eq!(polls, Some(polled));
+        // A future that nobody polls is no span.
+        let (before, _) = record::spans();
+        drop(agent::run_agent(Cx::agent(1, 1001, false)));
+        assert_eq!(record::spans().0.len(), before.len());
+    }
+}

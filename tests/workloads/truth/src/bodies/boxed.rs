@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use super::{any, bodies, calls, choice, leaves};
+use super::{any, bodies, calls, choice, kept::kept, leaves};
 use crate::plan::{Cx, Plan, fold, scramble};
 use crate::record::{Guard, Out};
 
@@ -33,7 +33,7 @@ pub fn boxed(cx: Cx) -> BoxFuture<'static, Out> {
 /// Not a body: owns what the method borrows.
 async fn drive_engine(cx: Cx) -> Out {
     let mut engine = Engine { heat: cx.seed, turns: 0 };
-    engine.turn(cx).await
+    kept(engine.turn(cx)).await
 }
 
 /// Futures made first and awaited later, from a list of `dyn`.
@@ -89,8 +89,8 @@ impl Service for Cache {
         let n = plan.kids(1, 2);
         for i in 0..n {
             let part = match plan.pick(2) {
-                0 => leaves::hash_block(plan.step(i)).await,
-                _ => calls::load_rows(plan.step(i)).await,
+                0 => kept(leaves::hash_block(plan.step(i))).await,
+                _ => kept(calls::load_rows(plan.step(i))).await,
             };
             sum = fold(sum, part.map_err(|e| guard.fail(e))?);
         }
@@ -143,9 +143,9 @@ pub async fn even(cx: Cx) -> Out {
     for i in 0..n {
         let child = plan.step(i);
         let part = if child.budget > 1 {
-            Box::pin(odd(child)).await
+            Box::pin(kept(odd(child))).await
         } else {
-            leaves::count_words(child).await
+            kept(leaves::count_words(child)).await
         };
         sum = fold(sum, part.map_err(|e| guard.fail(e))?);
     }
@@ -168,7 +168,7 @@ pub async fn odd(cx: Cx) -> Out {
         let part = if child.budget > 2 {
             even_boxed(child).await
         } else {
-            leaves::decode_row(child).await
+            kept(leaves::decode_row(child)).await
         };
         parts.push(part.map_err(|e| guard.fail(e))?);
     }
@@ -211,8 +211,8 @@ pub async fn step_generic<W: Weight>(cx: Cx, mut weight: W) -> Out {
     let n = plan.kids(1, 4);
     for i in 0..n {
         let part = match plan.pick(2) {
-            0 => leaves::render_line(plan.step(i)).await,
-            _ => calls::merge_tables(plan.step(i)).await,
+            0 => kept(leaves::render_line(plan.step(i))).await,
+            _ => kept(calls::merge_tables(plan.step(i))).await,
         };
         sum = fold(sum, weight.weigh(part.map_err(|e| guard.fail(e))?));
     }
@@ -236,8 +236,8 @@ impl Engine {
         for i in 0..n {
             self.turns += 1;
             let part = match self.turns % 3 {
-                0 => leaves::sort_keys(plan.step(i)).await,
-                1 => calls::fetch_page(plan.step(i)).await,
+                0 => kept(leaves::sort_keys(plan.step(i))).await,
+                1 => kept(calls::fetch_page(plan.step(i))).await,
                 _ => any(plan.step(i)).await,
             };
             self.heat = fold(self.heat, part.map_err(|e| guard.fail(e))?);

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 
-use super::{any, bodies, choice, leaves};
+use super::{any, bodies, choice, kept::kept, leaves};
 use crate::plan::{Cx, Plan, fold, scramble};
 use crate::record::{Guard, Out};
 use crate::run::value;
@@ -37,11 +37,11 @@ pub async fn fetch_page(cx: Cx) -> Out {
     if n == 0 {
         return guard.finish(scramble(cx.seed)).await;
     }
-    let page = leaves::read_page(plan.step(0)).await.map_err(|e| guard.fail(e))?;
-    let header = leaves::parse_header(plan.step(1)).await.map_err(|e| guard.fail(e))?;
+    let page = kept(leaves::read_page(plan.step(0))).await.map_err(|e| guard.fail(e))?;
+    let header = kept(leaves::parse_header(plan.step(1))).await.map_err(|e| guard.fail(e))?;
     let mut sum = fold(page, header);
     if n > 2 {
-        let extra = leaves::hash_block(plan.step(2)).await.map_err(|e| guard.fail(e))?;
+        let extra = kept(leaves::hash_block(plan.step(2))).await.map_err(|e| guard.fail(e))?;
         sum = fold(sum, extra);
     }
     guard.finish(sum).await
@@ -56,10 +56,10 @@ pub async fn load_rows(cx: Cx) -> Out {
     let n = plan.kids(1, 5);
     for i in 0..n {
         let row = match plan.pick(4) {
-            0 => leaves::decode_row(plan.step(i)).await,
-            1 => leaves::hash_block(plan.step(i)).await,
-            2 => leaves::encode_row(plan.step(i)).await,
-            _ => leaves::sort_keys(plan.step(i)).await,
+            0 => kept(leaves::decode_row(plan.step(i))).await,
+            1 => kept(leaves::hash_block(plan.step(i))).await,
+            2 => kept(leaves::encode_row(plan.step(i))).await,
+            _ => kept(leaves::sort_keys(plan.step(i))).await,
         };
         rows[i as usize] = row.map_err(|e| guard.fail(e))?;
     }
@@ -77,11 +77,11 @@ pub async fn merge_tables(cx: Cx) -> Out {
     for i in 0..n {
         let child = plan.step(i);
         let part = if i % 2 == 0 && child.budget > 2 {
-            fetch_page(child).await
+            kept(fetch_page(child)).await
         } else if child.budget > 1 {
-            load_rows(child).await
+            kept(load_rows(child)).await
         } else {
-            leaves::count_words(child).await
+            kept(leaves::count_words(child)).await
         };
         sum = fold(sum, part.map_err(|e| guard.fail(e))?);
         if part.is_ok_and(|part| part % 4 == 0) {
@@ -101,15 +101,15 @@ pub async fn retry(cx: Cx) -> Out {
     for i in 0..n.saturating_sub(1) {
         let attempt = plan.failing();
         let failed = match i % 3 {
-            0 => fetch_page(attempt).await,
-            1 => leaves::encode_row(attempt).await,
+            0 => kept(fetch_page(attempt)).await,
+            1 => kept(leaves::encode_row(attempt)).await,
             _ => any(attempt).await,
         };
         last = fold(last, value(failed));
         guard.pause().await;
     }
     if n > 0 {
-        let success = load_rows(plan.step(n - 1)).await.map_err(|e| guard.fail(e))?;
+        let success = kept(load_rows(plan.step(n - 1))).await.map_err(|e| guard.fail(e))?;
         last = fold(last, success);
     }
     guard.finish(last).await
@@ -125,9 +125,9 @@ pub async fn walk_tree(cx: Cx) -> Out {
     for i in 0..n {
         let child = plan.step(i);
         let branch = if child.budget > 1 {
-            Box::pin(walk_tree(child)).await
+            Box::pin(kept(walk_tree(child))).await
         } else {
-            leaves::render_line(child).await
+            kept(leaves::render_line(child)).await
         };
         sum = fold(sum, branch.map_err(|e| guard.fail(e))?);
     }
@@ -143,8 +143,8 @@ pub async fn pipeline(cx: Cx) -> Out {
     let n = plan.kids(2, 4);
     for i in 0..n {
         let stage = match i {
-            0 => merge_tables(plan.step(i)).await,
-            1 => retry(plan.step(i)).await,
+            0 => kept(merge_tables(plan.step(i))).await,
+            1 => kept(retry(plan.step(i))).await,
             _ => any(plan.step(i)).await,
         };
         stages.push(stage.map_err(|e| guard.fail(e))?);

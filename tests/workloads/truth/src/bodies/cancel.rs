@@ -6,7 +6,7 @@ use futures::future::{AbortHandle, BoxFuture, Either, abortable, select};
 use futures::poll;
 use tokio::time::timeout;
 
-use super::{any, bodies, calls, choice, concurrent, leaves};
+use super::{any, bodies, calls, choice, concurrent, kept::kept, leaves};
 use crate::plan::{Cx, Fate, Plan, fold};
 use crate::record::{Guard, Out};
 use crate::run::value;
@@ -42,7 +42,7 @@ pub async fn timed_out(cx: Cx) -> Out {
     for i in 0..n {
         let limit = Duration::from_millis(1 + u64::from(plan.pick(3)));
         let elapsed = if i == 0 {
-            timeout(limit, calls::merge_tables(plan.stuck())).await.is_err()
+            timeout(limit, kept(calls::merge_tables(plan.stuck()))).await.is_err()
         } else {
             timeout(limit, any(plan.stuck())).await.is_err()
         };
@@ -61,8 +61,8 @@ pub async fn in_time(cx: Cx) -> Out {
     for i in 0..n {
         let limit = Duration::from_secs(3600);
         let done = match plan.pick(3) {
-            0 => timeout(limit, calls::fetch_page(plan.step(i))).await,
-            1 => timeout(limit, leaves::render_line(plan.step(i))).await,
+            0 => timeout(limit, kept(calls::fetch_page(plan.step(i)))).await,
+            1 => timeout(limit, kept(leaves::render_line(plan.step(i)))).await,
             _ => timeout(limit, any(plan.step(i))).await,
         };
         if let Ok(result) = done {
@@ -80,12 +80,12 @@ pub async fn polled_once(cx: Cx) -> Out {
     let n = plan.kids(2, 4);
     let mut sum = cx.seed;
     for i in 1..n {
-        let mut started = Box::pin(calls::load_rows(plan.stuck()));
+        let mut started = Box::pin(kept(calls::load_rows(plan.stuck())));
         let mut polls = 1 + plan.pick(3);
         while polls > 0 && poll!(started.as_mut()).is_pending() {
             polls -= 1;
         }
-        let never_started = leaves::sort_keys(plan.stuck());
+        let never_started = kept(leaves::sort_keys(plan.stuck()));
         drop(started);
         drop(never_started);
         if i % 2 == 0 {
@@ -93,7 +93,7 @@ pub async fn polled_once(cx: Cx) -> Out {
         }
     }
     if n > 0 {
-        let last = leaves::encode_row(plan.step(0)).await.map_err(|e| guard.fail(e))?;
+        let last = kept(leaves::encode_row(plan.step(0))).await.map_err(|e| guard.fail(e))?;
         sum = fold(sum, last);
     }
     guard.finish(sum).await
@@ -111,9 +111,9 @@ pub async fn select_each(cx: Cx) -> Out {
     let (winner, second, third) = (plan.step(0), plan.stuck(), plan.stuck());
     let won = tokio::select! {
         biased;
-        lost = concurrent::join_pair(second) => lost,
-        won = calls::merge_tables(winner) => won,
-        lost = calls::load_rows(third) => lost,
+        lost = kept(concurrent::join_pair(second)) => lost,
+        won = kept(calls::merge_tables(winner)) => won,
+        lost = kept(calls::load_rows(third)) => lost,
     };
     let mut sum = fold(cx.seed, won.map_err(|e| guard.fail(e))?);
     for _ in 3..n {
@@ -133,7 +133,7 @@ pub async fn abortable_call(cx: Cx) -> Out {
     let n = plan.kids(2, 4);
     let mut sum = cx.seed;
     for i in 0..n / 2 {
-        let (call, handle) = abortable(calls::fetch_page(plan.stuck()));
+        let (call, handle) = abortable(kept(calls::fetch_page(plan.stuck())));
         let other = plan.step(i);
         let (aborted, rest) = tokio::join!(call, then_abort(other, handle));
         sum = fold(sum, u64::from(aborted.is_err()));
@@ -147,9 +147,9 @@ async fn then_abort(cx: Cx, handle: AbortHandle) -> Out {
     let never = matches!(cx.fate, Fate::Never);
     let result = if never {
         handle.abort();
-        calls::load_rows(cx).await
+        kept(calls::load_rows(cx)).await
     } else {
-        calls::load_rows(cx).await
+        kept(calls::load_rows(cx)).await
     };
     handle.abort();
     result
@@ -164,14 +164,14 @@ pub async fn first_error(cx: Cx) -> Out {
     let mut sum = cx.seed;
     if n > 0 {
         let all = tokio::try_join!(
-            calls::walk_tree(plan.stuck()),
-            leaves::count_words(plan.failing()),
+            kept(calls::walk_tree(plan.stuck())),
+            kept(leaves::count_words(plan.failing())),
             any(plan.stuck())
         );
         sum = fold(sum, all.map_or_else(|fail| fail.0, |_| 0));
     }
     if n == 4 {
-        let last = calls::load_rows(plan.step(0)).await.map_err(|e| guard.fail(e))?;
+        let last = kept(calls::load_rows(plan.step(0))).await.map_err(|e| guard.fail(e))?;
         sum = fold(sum, last);
     }
     guard.finish(sum).await

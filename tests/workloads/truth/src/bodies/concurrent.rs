@@ -6,7 +6,7 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, FuturesUnordered};
 
-use super::{any, bodies, calls, choice, leaves};
+use super::{any, bodies, calls, choice, kept::kept, leaves};
 use crate::plan::{Cx, Plan, fold};
 use crate::record::{Guard, Out};
 
@@ -42,12 +42,12 @@ pub async fn join_pair(cx: Cx) -> Out {
     let mut sum = cx.seed;
     if n >= 2 {
         let (first, second) = (plan.step(0), plan.step(1));
-        let (left, right) = tokio::join!(calls::fetch_page(first), any(second));
+        let (left, right) = tokio::join!(kept(calls::fetch_page(first)), any(second));
         sum = fold(sum, left.map_err(|e| guard.fail(e))?);
         sum = fold(sum, right.map_err(|e| guard.fail(e))?);
     }
     if n == 3 {
-        let last = leaves::sort_keys(plan.step(2)).await;
+        let last = kept(leaves::sort_keys(plan.step(2))).await;
         sum = fold(sum, last.map_err(|e| guard.fail(e))?);
     }
     guard.finish(sum).await
@@ -63,9 +63,9 @@ pub async fn try_join_three(cx: Cx) -> Out {
     }
     let (first, second, third) = (plan.step(0), plan.step(1), plan.step(2));
     let all = tokio::try_join!(
-        calls::load_rows(first),
-        leaves::parse_header(second),
-        calls::merge_tables(third)
+        kept(calls::load_rows(first)),
+        kept(leaves::parse_header(second)),
+        kept(calls::merge_tables(third))
     );
     let (rows, header, tables) = all.map_err(|e| guard.fail(e))?;
     guard.finish(fold(fold(rows, header), tables)).await
@@ -79,7 +79,7 @@ pub async fn fan_out(cx: Cx) -> Out {
     let n = plan.kids(2, 6);
     let mut running = FuturesUnordered::new();
     for i in 0..n {
-        running.push(calls::load_rows(plan.step(i)));
+        running.push(kept(calls::load_rows(plan.step(i))));
     }
     let mut sum = cx.seed;
     while let Some(done) = running.next().await {
@@ -118,13 +118,13 @@ pub async fn race(cx: Cx) -> Out {
         let (winner, loser) = (plan.step(i), plan.stuck());
         let won = if plan.pick(2) == 0 {
             tokio::select! {
-                won = calls::fetch_page(winner) => won,
-                lost = calls::load_rows(loser) => lost,
+                won = kept(calls::fetch_page(winner)) => won,
+                lost = kept(calls::load_rows(loser)) => lost,
             }
         } else {
             tokio::select! {
                 lost = any(loser) => lost,
-                won = leaves::hash_block(winner) => won,
+                won = kept(leaves::hash_block(winner)) => won,
             }
         };
         sum = fold(sum, won.map_err(|e| guard.fail(e))?);
@@ -141,13 +141,13 @@ pub async fn select_loop(cx: Cx) -> Out {
     if n == 0 {
         return guard.finish(fold(cx.seed, 5)).await;
     }
-    let mut main = pin!(calls::merge_tables(plan.step(0)));
+    let mut main = pin!(kept(calls::merge_tables(plan.step(0))));
     let mut ticks = 1;
     let done = loop {
         let tick = plan.dropped_early();
         tokio::select! {
             done = &mut main => break done,
-            _ = leaves::count_words(tick), if ticks < n => ticks += 1,
+            _ = kept(leaves::count_words(tick)), if ticks < n => ticks += 1,
         }
     };
     // How often it ticked depends on the scheduler, and must not show.
@@ -162,7 +162,8 @@ pub async fn buffered(cx: Cx) -> Out {
     let mut plan = Plan::new(&cx, &guard);
     let n = plan.kids(2, 6);
     let children: Vec<Cx> = (0..n).map(|i| plan.step(i)).collect();
-    let mut stream = stream::iter(children).map(calls::fetch_page).buffer_unordered(3);
+    let mut stream =
+        stream::iter(children).map(|child| kept(calls::fetch_page(child))).buffer_unordered(3);
     let (mut sum, mut largest) = (0_u64, 0);
     while let Some(page) = stream.next().await {
         let page = page.map_err(|e| guard.fail(e))?;

@@ -192,16 +192,17 @@ pub async fn sort_keys(cx: Cx) -> Out {
     let guard = Guard::begin(&cx, SORT_KEYS);
     guard.locate();
     let mut keys: Vec<u32> = (0..20).map(|i| (scramble(cx.seed ^ i) >> 32) as u32).collect();
-    for _ in 0..cx.yields() / 2 {
+    let (before, after) = (cx.yields() / 2, cx.yields().div_ceil(2));
+    for _ in 0..before {
         keys.rotate_left(3);
         guard.pause().await;
     }
     keys.sort_unstable();
     let mut found = 0;
-    for wanted in (0..cx.yields() - cx.yields() / 2).chain(100..104) {
-        let wanted = wanted.wrapping_mul(0x0765_4321);
+    for wait in 0..4 + after {
+        let wanted = wait.wrapping_mul(0x0765_4321);
         found = fold(found, keys.partition_point(|&key| key < wanted) as u64);
-        if wanted < 100 * 0x0765_4321 && wanted % 0x0765_4321 == 0 {
+        if wait < after {
             guard.pause().await;
         }
     }

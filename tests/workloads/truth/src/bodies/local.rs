@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 use tokio::task::{LocalSet, spawn_local};
 
-use super::{any, bodies, calls, choice, leaves, tasks};
+use super::{any, bodies, calls, choice, kept::kept, leaves, tasks};
 use crate::plan::{Cx, Fate, Plan, fold};
 use crate::record::{Guard, Out};
 use crate::run::{Busy, joined, value};
@@ -44,7 +44,7 @@ pub async fn host_local_set(cx: Cx) -> Out {
     let mut sum = cx.seed;
     for i in 0..n {
         if i % 2 == 1 {
-            let part = calls::merge_tables(plan.step(i)).await.map_err(|e| guard.fail(e))?;
+            let part = kept(calls::merge_tables(plan.step(i))).await.map_err(|e| guard.fail(e))?;
             sum = fold(sum, part);
             continue;
         }
@@ -56,7 +56,7 @@ pub async fn host_local_set(cx: Cx) -> Out {
             let _held = (busy, permit);
             let (runtime, set) = (current_thread(), LocalSet::new());
             // The receiver is gone if the body that waits was cancelled.
-            let _ = sender.send(set.block_on(&runtime, local_root(child)));
+            let _ = sender.send(set.block_on(&runtime, kept(local_root(child))));
         };
         let thread = std::thread::Builder::new().name("local-set".into()).spawn(work);
         sum = fold(sum, if thread.is_ok() { receiver.await.map_or(13, value) } else { 0 });
@@ -83,7 +83,7 @@ pub async fn host_thread(cx: Cx) -> Out {
         let busy = Busy::new();
         let work = move || {
             let _held = (busy, permit);
-            let _ = sender.send(current_thread().block_on(thread_root(child)));
+            let _ = sender.send(current_thread().block_on(kept(thread_root(child))));
         };
         let thread = std::thread::Builder::new().name("own-thread".into()).spawn(work);
         sum = fold(sum, if thread.is_ok() { receiver.await.map_or(13, value) } else { 0 });
@@ -112,7 +112,7 @@ pub async fn local_root(cx: Cx) -> Out {
         sum = fold(sum, joined(task.await));
     }
     if plan.pick(2) == 0 {
-        let pair = local_pair(plan.dropped_early(), Rc::clone(&shared)).await;
+        let pair = kept(local_pair(plan.dropped_early(), Rc::clone(&shared))).await;
         sum = fold(sum, value(pair));
     }
     guard.finish(sum).await
@@ -127,8 +127,8 @@ pub async fn local_task(cx: Cx, shared: Rc<RefCell<Vec<u64>>>) -> Out {
     let mut sum = cx.seed;
     for i in 0..n {
         let part = match plan.pick(3) {
-            0 => leaves::encode_row(plan.step(i)).await,
-            1 => calls::load_rows(plan.step(i)).await,
+            0 => kept(leaves::encode_row(plan.step(i))).await,
+            1 => kept(calls::load_rows(plan.step(i))).await,
             _ => calls::boxed(plan.step(i)).await,
         };
         sum = fold(sum, part.map_err(|e| guard.fail(e))?);
@@ -147,8 +147,8 @@ pub async fn local_pair(cx: Cx, shared: Rc<RefCell<Vec<u64>>>) -> Out {
     if n > 0 {
         let (first, second) = (plan.step(0), plan.step(1));
         let (left, right) = tokio::join!(
-            local_task(first, Rc::clone(&shared)),
-            local_task(second, Rc::clone(&shared))
+            kept(local_task(first, Rc::clone(&shared))),
+            kept(local_task(second, Rc::clone(&shared)))
         );
         sum = fold(sum, left.map_err(|e| guard.fail(e))?);
         sum = fold(sum, right.map_err(|e| guard.fail(e))?);

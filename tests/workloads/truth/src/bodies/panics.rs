@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::{any, bodies, calls, choice, leaves, tasks};
+use super::{any, bodies, calls, choice, kept::kept, leaves, tasks};
 use crate::plan::{Cx, Fate, Plan, fold};
 use crate::record::{Guard, Out};
 use crate::run::{Busy, joined, value};
@@ -61,9 +61,9 @@ pub async fn deep(cx: Cx) -> Out {
         let child = plan.step(i);
         let part = match plan.pick(4) {
             0 if child.budget > 2 => any(child).await,
-            1 if child.budget > 2 => calls::fetch_page(child).await,
-            2 => leaves::sort_keys(child).await,
-            _ => explode(child).await,
+            1 if child.budget > 2 => kept(calls::fetch_page(child)).await,
+            2 => kept(leaves::sort_keys(child)).await,
+            _ => kept(explode(child)).await,
         };
         sum = fold(sum, part.map_err(|e| guard.fail(e))?);
     }
@@ -81,9 +81,9 @@ pub async fn catch(cx: Cx) -> Out {
         let panics = i % 2 == 0 && plan.may_panic();
         let child = if panics { plan.panicking() } else { plan.any_fate() }.caught();
         let caught = match plan.pick(3) {
-            0 => AssertUnwindSafe(explode(child)).catch_unwind().await,
+            0 => AssertUnwindSafe(kept(explode(child))).catch_unwind().await,
             1 => AssertUnwindSafe(any(child)).catch_unwind().await,
-            _ => AssertUnwindSafe(calls::load_rows(child)).catch_unwind().await,
+            _ => AssertUnwindSafe(kept(calls::load_rows(child))).catch_unwind().await,
         };
         sum = fold(sum, caught.map_or(13, value));
     }
@@ -101,7 +101,11 @@ pub async fn catch_join(cx: Cx) -> Out {
         let (bad, stuck) = (plan.panicking().caught(), plan.stuck().caught());
         let harmless = plan.dropped_early().caught();
         let all = async {
-            tokio::join!(calls::merge_tables(stuck), deep(bad), leaves::render_line(harmless))
+            tokio::join!(
+                kept(calls::merge_tables(stuck)),
+                kept(deep(bad)),
+                kept(leaves::render_line(harmless))
+            )
         };
         sum = fold(sum, u64::from(AssertUnwindSafe(all).catch_unwind().await.is_err()));
     }
@@ -142,7 +146,7 @@ pub async fn panic_in_blocking(cx: Cx) -> Out {
         let (busy, handle) = (Busy::new(), Handle::current());
         let result = spawn_blocking(move || {
             let _held = (busy, permit);
-            handle.block_on(deep(child))
+            handle.block_on(kept(deep(child)))
         });
         sum = fold(sum, joined(result.await));
     }

@@ -5,7 +5,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet, block_in_place, spawn_blocking};
 
-use super::{any, bodies, calls, choice, leaves};
+use super::{any, bodies, calls, choice, kept::kept, leaves};
 use crate::args::config;
 use crate::plan::{Cx, Fate, Plan, fold};
 use crate::record::{Guard, Out, expect_park};
@@ -204,7 +204,7 @@ pub async fn blocking_call(cx: Cx) -> Out {
         let result = spawn_blocking(move || {
             let _held = (busy, permit);
             if i == 0 {
-                handle.block_on(calls::merge_tables(child))
+                handle.block_on(kept(calls::merge_tables(child)))
             } else {
                 handle.block_on(any(child))
             }
@@ -233,11 +233,13 @@ pub async fn in_place(cx: Cx) -> Out {
                 let _held = permit;
                 let handle = Handle::current();
                 if i == 0 {
-                    handle.block_on(calls::load_rows(child))
+                    handle.block_on(kept(calls::load_rows(child)))
                 } else {
                     handle.block_on(any(child))
                 }
             })
+        } else if i == 0 {
+            kept(calls::load_rows(child)).await
         } else {
             any(child).await
         };
