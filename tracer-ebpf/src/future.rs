@@ -112,22 +112,25 @@ pub fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
     let key = key(this, fn_id);
     let known = FUTURES.get_ptr_mut(key);
 
-    let (id, lost) = if now_in == state::UNRESUMED {
-        begin(hit, thread, known, key, fn_id, this, false)?
-    } else if let Some(future) = known {
-        // SAFETY: the entry stays valid while the program runs, and a future is polled by one
-        // thread at a time.
-        let future = unsafe { &mut *future };
-        if future.polls != 0 {
-            future.polls += 1;
+    let fresh = now_in == state::UNRESUMED;
+    let (id, lost) = match known {
+        Some(future) if !fresh => {
+            // SAFETY: the entry stays valid while the program runs, and a future is polled by
+            // one thread at a time.
+            let future = unsafe { &mut *future };
+            if future.polls != 0 {
+                future.polls += 1;
+            }
+            (future.id, future.lost != 0)
         }
-        (future.id, future.lost != 0)
-    } else if now_in >= state::SUSPENDED {
-        count(Counter::LateFutures);
-        begin(hit, thread, known, key, fn_id, this, true)?
-    } else {
+        _ if fresh || now_in >= state::SUSPENDED => {
+            if !fresh {
+                count(Counter::LateFutures);
+            }
+            begin(hit, thread, known, key, fn_id, this, !fresh)
+        }
         // Polled after it had ended: the target is about to panic.
-        return None;
+        _ => return None,
     };
 
     let frame = Frame {
@@ -155,7 +158,7 @@ fn begin(
     fn_id: u16,
     this: u64,
     late: bool,
-) -> Option<(u64, bool)> {
+) -> (u64, bool) {
     let (id, sent) = emit_start(hit, thread, fn_id, this, late);
     let in_task = if sent { thread.task() } else { 0 };
     let future =
@@ -172,10 +175,10 @@ fn begin(
         if sent {
             emit_end(hit, fn_id, id, 0, 0, EndHow::Vanished, false);
         }
-        return Some((id, true));
+        return (id, true);
     }
     task::add_live(in_task, 1);
-    Some((id, !sent))
+    (id, !sent)
 }
 
 /// Behind a call of a poll function, or on its `ret`.

@@ -12,4 +12,5 @@ mod sys;
 pub use error::AttachError;
 pub use features::{Features, features};
 pub use probes::{AttachOptions, AttachedProbes, Mechanism};
-#[cfg(test)] mod t;
+#[cfg(test)]
+mod t;

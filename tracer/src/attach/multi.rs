@@ -34,7 +34,8 @@ impl Multi {
                 Some((name.clone(), fd, map.clone()))
             })
             .collect();
-        object.relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)?;
+        object
+            .relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)?;
         object.relocate_calls(&text)?;
         object.sanitize_functions(aya::features());
 
@@ -55,22 +56,16 @@ impl Multi {
                     Some(fd) => fd,
                     None => loaded.insert(load(&object, program)?),
                 };
-                for (offsets, cookies) in
-                    offsets.chunks(MAX_PROBES).zip(cookies.chunks(MAX_PROBES))
+                for (offsets, cookies) in offsets.chunks(MAX_PROBES).zip(cookies.chunks(MAX_PROBES))
                 {
-                    let link = sys::link_uprobe_multi(
-                        fd.as_raw_fd(),
-                        &module.path,
-                        offsets,
-                        cookies,
-                        pid,
-                    )
-                    .map_err(|source| AttachError::Refused {
-                        program,
-                        path: module.path.clone(),
-                        count: offsets.len(),
-                        source,
-                    })?;
+                    let link =
+                        sys::link_uprobe_multi(fd.as_raw_fd(), &module.path, offsets, cookies, pid)
+                            .map_err(|source| AttachError::Refused {
+                                program,
+                                path: module.path.clone(),
+                                count: offsets.len(),
+                                source,
+                            })?;
                     links.push(link);
                 }
             }

@@ -6,9 +6,7 @@ use std::num::NonZeroUsize;
 
 use aya::Ebpf;
 use aya::programs::UProbe;
-use aya::programs::uprobe::{
-    UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope,
-};
+use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
 use super::error::AttachError;
 use crate::plan::{ProbePlan, Program};

@@ -165,7 +165,9 @@ impl AttachedProbes {
             Mechanism::UprobeMulti => match &features().uprobe_multi {
                 Ok(()) => true,
                 Err(why) => {
-                    return Err(AttachError::NoUprobeMulti { source: io::Error::other(why.clone()) });
+                    return Err(AttachError::NoUprobeMulti {
+                        source: io::Error::other(why.clone()),
+                    });
                 }
             },
         };
@@ -275,9 +277,8 @@ where
 
 fn fill_functions(ebpf: &mut Ebpf, configs: &[FnConfig]) -> Result<(), AttachError> {
     debug_assert!(configs.len() < MAX_FUNCTIONS as usize, "the plan bounds its functions");
-    let map = ebpf
-        .map_mut("FUNCTIONS")
-        .ok_or(AttachError::Missing { kind: "map", name: "FUNCTIONS" })?;
+    let map =
+        ebpf.map_mut("FUNCTIONS").ok_or(AttachError::Missing { kind: "map", name: "FUNCTIONS" })?;
     let failed = |source| AttachError::Map { map: "FUNCTIONS", source };
     let mut table: Array<&mut MapData, WireFn> = map.try_into().map_err(failed)?;
     for (index, config) in configs.iter().enumerate() {

@@ -32,15 +32,16 @@ pub(super) fn multi_fires_on_every_thread(function: extern "C" fn() -> u32) -> R
         sql_text_offset: None,
         coverage: Coverage::default(),
     };
-    let ns = rustix::fs::stat("/proc/self/ns/pid").map_err(|e| format!("/proc/self/ns/pid: {e}"))?;
+    let ns =
+        rustix::fs::stat("/proc/self/ns/pid").map_err(|e| format!("/proc/self/ns/pid: {e}"))?;
     let mut ebpf = EbpfLoader::new()
         .map_max_entries("EVENTS", 4096)
         .map_max_entries("FUTURES", 16)
         .load(super::object::bytes())
         .map_err(|e| format!("{e:?}"))?;
     let _links = Multi::attach(&ebpf, &plan, std::process::id()).map_err(|e| e.to_string())?;
-    let mut wired =
-        Wired::new(&mut ebpf, ns.st_dev, ns.st_ino, std::process::id()).map_err(|e| e.to_string())?;
+    let mut wired = Wired::new(&mut ebpf, ns.st_dev, ns.st_ino, std::process::id())
+        .map_err(|e| e.to_string())?;
     wired.switch(true).map_err(|e| e.to_string())?;
     let spawned = std::thread::Builder::new().spawn(move || function());
     spawned.map_err(|e| e.to_string())?.join().map_err(|_| "the probed thread died".to_owned())?;
