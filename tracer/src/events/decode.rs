@@ -265,7 +265,8 @@ impl<'a> Event<'a> {
             }
             Kind::LeafStart => {
                 let raw: wire::LeafStart = exact(bytes, kind)?;
-                let leaf = LeafKind::from_u8(raw.leaf).ok_or_else(|| bad("leaf", raw.leaf.into()))?;
+                let leaf =
+                    LeafKind::from_u8(raw.leaf).ok_or_else(|| bad("leaf", raw.leaf.into()))?;
                 let source = ParentSource::from_u8(raw.source)
                     .ok_or_else(|| bad("source", raw.source.into()))?;
                 let parent = match source {
@@ -447,10 +448,7 @@ mod tests {
         assert!(Event::decode(raw.as_bytes()).is_err());
         raw = payload(10, 10);
         raw.header.id = 0;
-        assert_eq!(
-            Event::decode(raw.as_bytes()),
-            Err(Malformed::ZeroId { kind: Kind::Payload })
-        );
+        assert_eq!(Event::decode(raw.as_bytes()), Err(Malformed::ZeroId { kind: Kind::Payload }));
         raw.header.kind = 99;
         assert_eq!(Event::decode(raw.as_bytes()), Err(Malformed::Kind { kind: 99 }));
         let mut decoder = Decoder::default();

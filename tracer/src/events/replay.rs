@@ -88,7 +88,8 @@ impl<R: Read> Replay<R> {
         line.clear();
         read_line(&mut from, &mut line, record::MAX_META)?;
         if line.last() != Some(&b'\n') {
-            let why = if line.len() >= record::MAX_META { "it is too long" } else { "it is cut off" };
+            let why =
+                if line.len() >= record::MAX_META { "it is too long" } else { "it is cut off" };
             return Err(ReplayError::Meta { why: why.to_owned() });
         }
         offset += line.len() as u64;
