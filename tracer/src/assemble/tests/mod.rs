@@ -1,0 +1,1 @@
+//! The assembler, against small readable cases and against a model.
