@@ -83,6 +83,8 @@ pub struct Thread {
     pub clean: u32,
     /// Zero.
     pub reserved: u32,
+    /// Stack pointer at the entry of `spawn_local`; 0: not in it.
+    pub spawning_local: u64,
     /// The frames, outermost first.
     pub frames: [Frame; MAX_DEPTH],
 }
@@ -265,10 +267,16 @@ impl Thread {
     /// a caller can have been entered.
     #[inline(always)]
     pub fn heal(&mut self, hit: &Hit, alive: u64) {
+        self.heal_up_to::<HEAL_AT_ONCE>(hit, alive);
+    }
+
+    /// The same, `MOST` frames at once.
+    #[inline(always)]
+    pub fn heal_up_to<const MOST: usize>(&mut self, hit: &Hit, alive: u64) {
         if self.overflow != 0 && self.overflow < alive {
             self.overflow = 0;
         }
-        for _ in 0..HEAL_AT_ONCE {
+        for _ in 0..MOST {
             let panics = self.panics;
             let Some(top) = self.top() else { return };
             if top.rsp >= alive {

@@ -240,7 +240,7 @@ impl AttachedProbes {
     pub fn counters(&self) -> Result<Counters, AttachError> {
         let mut all = Counters::default();
         for &counter in Counter::ALL {
-            all.set(counter, count(&self.wired.counters, counter)?);
+            all.set_from_cpus(counter, [count(&self.wired.counters, counter)?]);
         }
         Ok(all)
     }

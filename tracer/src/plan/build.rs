@@ -281,6 +281,10 @@ impl Builder {
         let before = self.probes.len();
         self.place_all(&found.task_bind, Program::TaskSpawn);
         self.place_all(&found.blocking_spawn, Program::TaskSpawn);
+        if !found.local_schedule.is_empty() {
+            self.place_all(&found.local_spawn, Program::LocalSpawn);
+            self.place_all(&found.local_schedule, Program::LocalSchedule);
+        }
         coverage.note(
             "tokio: spawn",
             self.probes.len() - before,
@@ -296,6 +300,7 @@ impl Builder {
         );
         let before = self.probes.len();
         self.place_all(&found.panic, Program::PanicBegin);
+        self.place_all(&found.panic_caught, Program::PanicCaught);
         coverage.note(
             "panics",
             self.probes.len() - before,

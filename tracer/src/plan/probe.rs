@@ -39,12 +39,18 @@ programs! {
     CallExit = "call_exit",
     /// A panic begins to unwind.
     PanicBegin = "panic_begin",
+    /// A panic has been caught.
+    PanicCaught = "panic_caught",
     /// Entry of tokio's `raw::poll`.
     TaskEnter = "task_enter",
     /// Where `raw::poll` has just returned.
     TaskExit = "task_exit",
     /// A task is being spawned.
     TaskSpawn = "task_spawn",
+    /// Entry of `spawn_local`.
+    LocalSpawn = "local_spawn",
+    /// A task of a `LocalSet` is scheduled.
+    LocalSchedule = "local_schedule",
     /// Entry of tokio's `raw::dealloc`.
     TaskFree = "task_free",
     /// Entry of tokio's `raw::shutdown`.
