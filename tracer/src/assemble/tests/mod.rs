@@ -6,3 +6,4 @@ mod leaves;
 mod model;
 mod properties;
 mod scene;
+mod wire;

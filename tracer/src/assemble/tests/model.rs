@@ -288,7 +288,7 @@ impl Machine {
         }
         for child in std::mem::take(&mut this.beside) {
             let may_go = child.boxed.is_some() && child.begun && at.polled_by_probed;
-            if result == Poll::Ready && may_go && self.roll(2) == 1 {
+            if result == Poll::Ready && may_go && self.roll(3) != 0 {
                 self.note_handed_out(&child);
                 this.beside.push(child);
             } else {
@@ -342,7 +342,11 @@ impl Machine {
             }
             if this.is_select && !waits {
                 for loser in std::mem::take(&mut this.awaited) {
-                    self.drop(loser);
+                    if loser.boxed.is_some() && loser.begun && self.roll(3) == 2 {
+                        this.beside.push(loser);
+                    } else {
+                        self.drop(loser);
+                    }
                 }
             }
             if !waits {
@@ -374,22 +378,29 @@ impl Machine {
     /// The next thing that a body does; `None`: it goes on.
     fn act(&mut self, this: &mut Future, at: At) -> Option<Poll> {
         this.is_select = false;
-        match self.roll(12) {
-            1 | 2 => this.awaited = self.children(this, 1),
-            3 => this.awaited = self.children(this, 2),
-            4 | 5 => {
+        if at.depth > 12 {
+            return Some(Poll::Ready);
+        }
+        match self.roll(24) {
+            1..=4 => this.awaited = self.children(this, 1),
+            5 | 6 => this.awaited = self.children(this, 2),
+            7..=9 => {
                 this.awaited = self.children(this, 3);
                 this.is_select = true;
             }
-            6 => {
+            10..=12 => {
                 let mut new = self.children(this, 1);
                 this.beside.append(&mut new);
             }
-            7 => self.spawn(at),
-            8 if self.call(at) => return Some(Poll::Panic),
-            9 => self.statement(at),
-            10 if self.roll(3) == 2 => return Some(Poll::Panic),
-            11 => return Some(Poll::Pending),
+            13 | 14 => self.spawn(at),
+            15 | 16 => {
+                if self.call(at) {
+                    return Some(Poll::Panic);
+                }
+            }
+            17 => self.statement(at),
+            18 if self.roll(4) == 3 => return Some(Poll::Panic),
+            18..=22 => return Some(Poll::Pending),
             _ => return Some(Poll::Ready),
         }
         None
@@ -407,9 +418,9 @@ impl Machine {
         let id = self.id();
         self.begin(id, PLAIN, 0x7fff_0000 - at.depth * 0x100, at);
         let below = At { above: Some(id), depth: at.depth + 1, ..at };
-        let panics = match self.roll(4) {
-            1 => self.call(below),
-            2 => true,
+        let panics = match self.roll(24) {
+            1..9 => self.call(below),
+            9 => true,
             _ => false,
         };
         self.end(id, if panics { EndHow::Panicked } else { EndHow::Returned }, true);

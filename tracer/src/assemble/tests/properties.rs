@@ -60,9 +60,15 @@ fn no_wrong_parent(scene: &Scene, run: &Run) -> Result<usize, TestCaseError> {
 fn all_right(scene: &Scene, run: &Run) -> Result<(), TestCaseError> {
     prop_assert_eq!(no_wrong_parent(scene, run)?, 0);
     prop_assert_eq!(scene.ended.len(), run.truth.len());
+    let meta = meta_with([0; 5]);
     for (&n, truth) in &run.truth {
         let span = scene.span(n);
         prop_assert_eq!(span.outcome, truth.outcome, "of #{}", n);
+        let name = match truth.function {
+            0 => "database_query",
+            function => &meta.functions[usize::from(function) - 1].span,
+        };
+        prop_assert_eq!(&*span.name, name);
         let end = span.end.map_or(0, |end| end.0);
         if truth.outcome != Outcome::Cancelled {
             prop_assert_eq!(end, truth.end, "end of #{}", n);

@@ -25,8 +25,8 @@ pub const PLAIN: u16 = 4;
 /// Another coroutine of 100 bytes.
 pub const OTHER: u16 = 5;
 
-pub fn meta() -> Arc<TraceMeta> {
-    Arc::new(meta_with([1000, 100, 0, 0, 100]))
+pub fn meta() -> TraceMeta {
+    meta_with([1000, 100, 0, 0, 100])
 }
 
 /// The same functions with other sizes.
@@ -107,7 +107,7 @@ impl Scene {
     }
 
     pub fn with(limits: Limits) -> Self {
-        Self::of(meta(), limits)
+        Self::of(Arc::new(meta()), limits)
     }
 
     pub fn of(meta: Arc<TraceMeta>, limits: Limits) -> Self {
