@@ -23,6 +23,25 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// Makes sure that processes can be traced here.
+///
+/// # Errors
+/// Says what is missing: root, or a part of the kernel.
+pub fn require_tracing() -> Result<()> {
+    if !is_root() {
+        bail!("tracing needs root: run this command with sudo, or in a root shell");
+    }
+    for (file, what) in [
+        ("/sys/kernel/btf/vmlinux", "BTF (CONFIG_DEBUG_INFO_BTF)"),
+        ("/sys/bus/event_source/devices/uprobe/type", "uprobes (CONFIG_UPROBE_EVENTS)"),
+    ] {
+        if fs::metadata(file).is_err() {
+            bail!("this kernel has no {what}, or {file} is hidden here: nothing can be traced");
+        }
+    }
+    Ok(())
+}
+
 /// Installs those of `packages` that are missing, and says so. `why` completes "needed to".
 ///
 /// # Errors

@@ -1,8 +1,10 @@
 //! Everything that is done to this workspace, one command each: `cargo xtask COMMAND`.
 
 mod bpf;
+mod build;
 mod host;
 mod sh;
+mod test;
 
 use std::process::ExitCode;
 
@@ -21,13 +23,17 @@ struct Cli {
 enum Command {
     /// Build the eBPF programs from source and print where the object is
     BuildEbpf(bpf::Args),
+    /// Run every test, as root: installs and builds what they need
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            if !error.is::<sh::Failed>() {
+                eprintln!("error: {error:#}");
+            }
             ExitCode::FAILURE
         }
     }
@@ -36,6 +42,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::BuildEbpf(args) => bpf::run(&args)?,
+        Command::Test(args) => test::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

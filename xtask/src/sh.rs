@@ -31,6 +31,18 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// Something failed, and what it was has been said.
+#[derive(Debug)]
+pub struct Failed;
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("failed")
+    }
+}
+
+impl std::error::Error for Failed {}
+
 /// Says what is about to be done, for a person who waits.
 pub fn say(what: impl std::fmt::Display) {
     eprintln!("==> {what}");
