@@ -101,6 +101,11 @@ static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(8192, BPF_F_NO_
 #[map]
 static EMPTY_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
 
+/// Threads, by their id in the target's namespace, that may have been inside a probed function
+/// when tracing began. Filled and cleared by user space.
+#[map]
+static SUSPECTS: HashMap<u32, u8> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
 /// A hit that concerns us.
 pub struct Hit {
     /// Registers at the probed instruction.
@@ -331,7 +336,8 @@ impl Thread {
                 _ => {}
             }
         }
-        let certain = self.clean != 0;
+        // SAFETY: only whether there is an entry matters.
+        let certain = self.clean != 0 || unsafe { SUSPECTS.get(hit.tid) }.is_none();
         (0, if certain { ParentSource::Root } else { ParentSource::Unknown })
     }
 

@@ -109,6 +109,8 @@ pub struct ProbePlan {
     pub functions: Vec<FunctionMeta>,
     /// Entry of the function table for each of [`Self::functions`].
     pub configs: Vec<FnConfig>,
+    /// File ranges of the traced functions' code in the first module.
+    pub code: Vec<(u64, u64)>,
     /// Offset of the SQL text in `sqlite3_stmt`.
     pub sql_text_offset: Option<u32>,
     /// What is covered, what is not, and why.
