@@ -1,6 +1,6 @@
 //! Machine code: decoding, and what a probe on an instruction costs.
 
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
+use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
 
 use super::Cost;
 
@@ -120,15 +120,8 @@ pub(super) const RDI: usize = 7;
 
 /// The target of a direct near `jmp`, `jcc` or `call`.
 pub(super) fn direct_target(instruction: &Instruction) -> Option<u64> {
-    use iced_x86::OpKind;
     (instruction.op_count() == 1 && instruction.op0_kind() == OpKind::NearBranch64)
         .then(|| instruction.near_branch64())
-}
-
-/// Whether this is `lea X(%rip), reg`, and if so X and the register.
-pub(super) fn lea_rip(instruction: &Instruction) -> Option<(u64, Register)> {
-    (instruction.code() == Code::Lea_r64_m && instruction.is_ip_rel_memory_operand())
-        .then(|| (instruction.ip_rel_memory_address(), instruction.op0_register()))
 }
 
 #[cfg(test)]

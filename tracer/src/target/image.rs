@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use memmap2::Mmap;
+use object::LittleEndian;
 use object::elf;
 use object::read::elf::{FileHeader, ProgramHeader as _, SectionHeader as _};
-use object::LittleEndian;
 
 use super::decode::{MAX_INSTRUCTION, decoder, probe_cost};
 use super::relocations::Relocations;
@@ -244,14 +244,15 @@ impl Image {
         &bytes[..len.min(bytes.len())]
     }
 
-    /// Aligned words of the writable segments: where pointers to functions can be that no
+    /// Words of the writable segments with their addresses: where pointers to functions can be that no
     /// relocation tells of.
-    pub(super) fn data_words(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn data_words(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let writable = self.segments.iter().filter(|segment| segment.writable);
         writable.flat_map(|segment| {
             let (bytes, _) = self.segment_bytes(segment.addr, |_| true).unwrap_or_default();
             let words = bytes.as_chunks::<8>().0;
-            words.iter().map(|word| u64::from_le_bytes(*word))
+            let places = (segment.addr..).step_by(8);
+            places.zip(words).map(|(place, word)| (place, u64::from_le_bytes(*word)))
         })
     }
 
@@ -290,9 +291,8 @@ impl Image {
 /// The GNU build-id in a note section, as lower-case hex.
 fn build_id_note(mut notes: &[u8]) -> Option<String> {
     const NT_GNU_BUILD_ID: u32 = 3;
-    let word = |bytes: &[u8], at: usize| {
-        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-    };
+    let word =
+        |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     loop {
         let (name_len, desc_len) = (word(notes, 0)? as usize, word(notes, 4)? as usize);
         let kind = word(notes, 8)?;

@@ -76,7 +76,8 @@ fn normalize(name: &str) -> String {
                     Bracket::Dropped
                 } else if out.ends_with("::") {
                     Bracket::Kept
-                } else if out.ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '}' | '>'))
+                } else if out
+                    .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '}' | '>'))
                 {
                     Bracket::Dropped
                 } else {
@@ -155,7 +156,10 @@ mod tests {
             ),
             ("tokio::runtime::task::raw::poll::<T, S>", "tokio::runtime::task::raw::poll"),
             ("<tokio::task::OwnedTasks<alloc::Arc<H>>>::bind", "tokio::task::OwnedTasks::bind"),
-            ("foo::<impl foo::Trait<u8> for foo::Bar>::run", "foo::<impl foo::Trait for foo::Bar>::run"),
+            (
+                "foo::<impl foo::Trait<u8> for foo::Bar>::run",
+                "foo::<impl foo::Trait for foo::Bar>::run",
+            ),
             ("<<A as B>::C as D>::e", "<<A as B>::C as D>::e"),
             (
                 "core::ptr::drop_in_place::<foo::bar<T>::{closure#0}>",
@@ -180,7 +184,9 @@ mod tests {
             "foo::bar::{{closure}}"
         );
         assert_eq!(
-            demangle("_RNvNtNtCsgEmfK2I1SDS_4core9panicking11panic_const28panic_const_async_fn_resumed"),
+            demangle(
+                "_RNvNtNtCsgEmfK2I1SDS_4core9panicking11panic_const28panic_const_async_fn_resumed"
+            ),
             "core::panicking::panic_const::panic_const_async_fn_resumed"
         );
         assert_eq!(demangle("_RNCNvCs1234_7mycrate3foo0B3_"), "mycrate::foo::{{closure}}");
@@ -189,7 +195,10 @@ mod tests {
 
     #[test]
     fn drop_glue_names_its_type() {
-        assert_eq!(dropped_type("core::ptr::drop_in_place<a::b::{{closure}}>"), Some("a::b::{{closure}}"));
+        assert_eq!(
+            dropped_type("core::ptr::drop_in_place<a::b::{{closure}}>"),
+            Some("a::b::{{closure}}")
+        );
         assert_eq!(dropped_type("core::ptr::drop_glue<a::b>"), Some("a::b"));
         assert_eq!(dropped_type("core::ptr::drop_in_place"), None);
     }

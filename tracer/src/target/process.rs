@@ -141,9 +141,7 @@ fn proc_error(pid: u32, error: ProcError) -> TargetError {
             TargetError::NoSuchProcess { pid }
         }
         ProcError::Io(source, path) => TargetError::io(&or_root(path), source),
-        error => {
-            TargetError::Io { path: proc_path(pid, ""), source: std::io::Error::other(error) }
-        }
+        error => TargetError::Io { path: proc_path(pid, ""), source: std::io::Error::other(error) },
     }
 }
 

@@ -1,6 +1,6 @@
 //! Functions by symbol: every copy of each, and who shares an address with whom.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use object::elf;
@@ -24,14 +24,20 @@ pub(super) struct Symbols {
     starts: Vec<u64>,
     /// Addresses that other modules can link against.
     exported: HashSet<u64>,
+    /// Data of the C libraries that is looked for by name: address and size.
+    objects: HashMap<Box<str>, Vec<(u64, u64)>>,
 }
+
+/// Names of [`Symbols::objects`].
+const OBJECTS: [&str; 1] = ["sqlite3Apis"];
 
 impl Symbols {
     pub(super) fn read(image: &Image) -> Self {
         let mut copies: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
         let mut exported = HashSet::new();
+        let mut objects = HashMap::new();
         // A table that cannot be read is one without functions; `require_rust` says so.
-        let _ = collect(image, &mut copies, &mut exported);
+        let _ = collect(image, &mut copies, &mut exported, &mut objects);
         let symbols: Vec<_> = copies.into_iter().collect();
         let mut functions = parallel::map(&symbols, |(symbol, copies)| {
             let mut copies = copies.clone();
@@ -47,7 +53,7 @@ impl Symbols {
         by_addr.sort_unstable();
         let mut starts: Vec<_> = by_addr.iter().map(|(addr, _)| *addr).collect();
         starts.dedup();
-        Self { functions, by_addr, starts, exported }
+        Self { functions, by_addr, starts, exported, objects }
     }
 
     pub(super) fn functions(&self) -> &[Function] {
@@ -59,6 +65,13 @@ impl Symbols {
         let from = self.by_addr.partition_point(|(start, _)| *start < addr);
         let same = self.by_addr[from..].iter().take_while(move |(start, _)| *start == addr);
         same.map(|(_, index)| &self.functions[*index as usize])
+    }
+
+    /// Functions of this name, ordered by symbol.
+    pub(super) fn named(&self, name: &str) -> &[Function] {
+        let from = self.functions.partition_point(|function| &*function.name < name);
+        let len = self.functions[from..].partition_point(|function| &*function.name == name);
+        &self.functions[from..from + len]
     }
 
     /// Distinct names of the functions that begin at `addr`.
@@ -93,6 +106,15 @@ impl Symbols {
         }
     }
 
+    /// Whether `place` lies in the data object `name`, one of [`OBJECTS`].
+    pub(super) fn is_in_object(&self, name: &str, place: u64) -> bool {
+        self.objects.get(name).is_some_and(|objects| {
+            let inside =
+                |(addr, size): &(u64, u64)| place.checked_sub(*addr).is_some_and(|at| at < *size);
+            objects.iter().any(inside)
+        })
+    }
+
     /// Whether other modules can call the function at `addr` or take its address.
     pub(super) fn is_exported(&self, addr: u64) -> bool {
         self.exported.contains(&addr)
@@ -103,6 +125,7 @@ fn collect<'image>(
     image: &'image Image,
     copies: &mut BTreeMap<&'image str, Vec<(u64, u64)>>,
     exported: &mut HashSet<u64>,
+    objects: &mut HashMap<Box<str>, Vec<(u64, u64)>>,
 ) -> object::read::Result<()> {
     let data = image.data();
     let sections = Header::parse(data)?.sections(LE, data)?;
@@ -116,6 +139,10 @@ fn collect<'image>(
                 && code.iter().any(|section| section.contains(addr));
             let Ok(name) = table.symbol_name(LE, symbol) else { continue };
             let Ok(name) = std::str::from_utf8(name) else { continue };
+            if symbol.st_type() == elf::STT_OBJECT && OBJECTS.contains(&name) {
+                let place = (symbol.st_value(LE), symbol.st_size(LE));
+                objects.entry(name.into()).or_default().push(place);
+            }
             if !is_function || name.is_empty() {
                 continue;
             }
