@@ -73,10 +73,12 @@ fn all_right(scene: &Scene, run: &Run, exact: bool) -> Result<(), TestCaseError>
         } else {
             prop_assert!(span.polls.is_none_or(|polls| polls == truth.polls));
             prop_assert!(end <= scene.ts);
-            // Whoever lies in another dies with it. (One whose drop was seen may be dropped just
+            // Whoever lies in another dies with it. (What it spawned may be in the same place later.
+            // One whose drop was seen may be dropped just
             // after; and where neither end was seen, both are only upper bounds.)
             let Some(parent) = truth.parent else { continue };
-            let (inside, above) = (run.truth[&parent].contains(truth.addr), scene.span(parent));
+            let above = scene.span(parent);
+            let inside = run.truth[&parent].contains(truth.addr) && Some(span.start) < above.end;
             if exact && inside && span.polls.is_none() && above.polls.is_some() {
                 prop_assert!(span.end <= above.end, "#{} outlives #{}", n, parent);
             }

@@ -127,7 +127,7 @@ impl Scene {
 
     /// What holds after every event.
     fn check(&mut self) {
-        let mut gone: HashMap<SpanId, (u64, u64)> = HashMap::new();
+        let mut gone: HashMap<SpanId, Span> = HashMap::new();
         for output in std::mem::take(&mut self.out) {
             match output {
                 Output::Started(span) => {
@@ -143,12 +143,13 @@ impl Scene {
                     assert_eq!((begun.parent_id, begun.orphan), (span.parent_id, span.orphan));
                     assert!(span.end.is_some_and(|end| end >= span.start), "{span:?}");
                     let parent = span.parent_id;
-                    if let Some((from, to)) = parent.and_then(|parent| gone.get(&parent)) {
-                        let within = (*from..*to).contains(&span.address);
-                        assert!(!within, "a parent was ended before what lies in it");
+                    if let Some(parent) = parent.and_then(|parent| gone.get(&parent)) {
+                        let end = parent.address + self.size_of(&parent.name);
+                        let inside = (parent.address..end).contains(&span.address)
+                            && Some(span.start) < parent.end;
+                        assert!(!inside, "a parent was ended before what lies in it");
                     }
-                    let size = self.size_of(&span.name);
-                    gone.insert(span.span_id, (span.address, span.address + size));
+                    gone.insert(span.span_id, span.clone());
                     self.ended.push(span);
                 }
             }
