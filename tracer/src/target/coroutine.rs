@@ -40,7 +40,7 @@ pub(super) fn poll(image: &Image, scan: &Scan, start: u64) -> Result<Poll, NotPo
     let candidates = candidates(&code);
     let finished = |state: &StateByte, value| {
         let place = (state.self_register, state.offset, state.width);
-        Walk::new(image, scan, &code, place, value).to_panic()
+        Walk::new(image, scan, &code, place, value).run_to_panic()
     };
     // The dispatch on 1 (returned) ends in the panic: there is no better witness.
     let dispatched = candidates.iter().find_map(|state| {
@@ -218,17 +218,19 @@ fn touched(code: &[Instruction], self_register: SelfRegister) -> u32 {
     };
     let mut targets: Vec<_> = code.iter().filter_map(direct_target).collect();
     targets.sort_unstable();
+    let mut writes = Writes::new();
+    let written: Vec<_> = code.iter().map(|instruction| writes.of(instruction)).collect();
     let mut facts = Facts::default();
     // Facts that hold everywhere rest on each other: start from the entry, add what is always a
     // copy, and repeat until nothing is added.
     for _ in 0..4 {
-        let (found, _) = facts.pass(code, &targets, own);
+        let (found, _) = facts.pass(code, &written, &targets, own);
         if found == facts {
             break;
         }
         facts = found;
     }
-    facts.pass(code, &targets, own).1
+    facts.pass(code, &written, &targets, own).1
 }
 
 /// Registers and stack slots that hold the coroutine's address plus an offset wherever they are
@@ -241,8 +243,13 @@ struct Facts {
 
 impl Facts {
     /// One pass: what always holds, given what is known to; and the end of the last byte touched.
-    fn pass(&self, code: &[Instruction], targets: &[u64], own: usize) -> (Self, u32) {
-        let mut writes = Writes::new();
+    fn pass(
+        &self,
+        code: &[Instruction],
+        written: &[u16],
+        targets: &[u64],
+        own: usize,
+    ) -> (Self, u32) {
         // `None`: not written yet; `Some(None)`: written with something else.
         let mut registers: [Option<Option<i64>>; 16] = [None; 16];
         let mut stack: HashMap<i64, Option<Option<i64>>> = HashMap::new();
@@ -251,7 +258,7 @@ impl Facts {
         let mut end = 0;
         // Escaped stack slots may be written by anybody.
         let mut escaped = Vec::new();
-        for instruction in code {
+        for (instruction, written) in code.iter().zip(written) {
             if targets.binary_search(&instruction.ip()).is_ok() {
                 local = self.registers;
             }
@@ -273,7 +280,6 @@ impl Facts {
             {
                 escaped.push(slot);
             }
-            let written = writes.of(instruction);
             for number in 0..16 {
                 if written & bit(number) == 0 {
                     continue;

@@ -80,7 +80,7 @@ impl<'a> Walk<'a> {
 
     /// Follows the code until the panic; `None` if the way to it depends on anything but the
     /// state.
-    pub(super) fn to_panic(mut self) -> Option<Panicked> {
+    pub(super) fn run_to_panic(mut self) -> Option<Panicked> {
         let mut at = 0;
         for _ in 0..MAX_STEPS {
             let instruction = self.code.get(at)?;

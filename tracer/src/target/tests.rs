@@ -41,6 +41,7 @@ fn measure() {
             }
         }
     }
+    println!("copies {}", good.iter().map(|c| c.entries.len()).sum::<usize>());
     println!("closures {} coroutines {} others {why:?}", wanted.len(), good.len());
     let count = |what: &dyn Fn(&Coroutine) -> bool| good.iter().filter(|c| what(c)).count();
     println!(
@@ -96,6 +97,10 @@ fn measure() {
     println!("tokio {:?}, sql text {:?}", landmarks.tokio_version, landmarks.sql_text_offset);
     sites("task_poll", &landmarks.task_poll);
     exits("task_poll_exits", &landmarks.task_poll_exits);
+    for exit in &landmarks.task_poll_exits {
+        let start = image.symbols().start_of(exit.site.addr).expect("in a function");
+        println!("  {:#x} in {:?}", exit.site.addr, image.names_at(start));
+    }
     sites("task_bind", &landmarks.task_bind);
     sites("blocking_spawn", &landmarks.blocking_spawn);
     sites("task_dealloc", &landmarks.task_dealloc);
