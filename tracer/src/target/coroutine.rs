@@ -1,10 +1,10 @@
 //! Poll functions: told from plain closures, and where their coroutine keeps its state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::decode::{CALLER_SAVED, RDI, RSI, RSP, direct_target, gpr};
+use super::decode::{CALLER_SAVED, RDI, RSI, RSP, direct_target, gpr, stack_slot, stack_store};
 use super::dispatch::Walk;
 use super::location::location_at;
 use super::scan::Scan;
@@ -103,7 +103,7 @@ fn candidates(code: &[Instruction]) -> Vec<StateByte> {
             }
         }
         let copied = copied(instruction, base, |slot| stack.get(&slot).copied());
-        if let Some(slot) = stored_slot(instruction) {
+        if let Some((slot, _)) = stack_store(instruction) {
             match base(instruction.op1_register()) {
                 Some(value) if instruction.op1_kind() == OpKind::Register => {
                     stack.insert(slot, value);
@@ -154,23 +154,6 @@ fn copied<V: Copy>(
         }
         _ => None,
     }
-}
-
-/// The offset from the stack pointer that a memory operand names.
-fn stack_slot(instruction: &Instruction) -> Option<i64> {
-    (instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None)
-        .then(|| instruction.memory_displacement64() as i64)
-}
-
-/// The stack slot that an instruction writes as a whole or in part, rounded to where it begins.
-fn stored_slot(instruction: &Instruction) -> Option<i64> {
-    if instruction.op_count() == 0
-        || instruction.op0_kind() != OpKind::Memory
-        || matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push)
-    {
-        return None;
-    }
-    stack_slot(instruction)
 }
 
 /// Whether a state is stored where `state` says: 1, 2 or 3 at the same offset from a register,
@@ -253,6 +236,7 @@ impl Facts {
         // `None`: not written yet; `Some(None)`: written with something else.
         let mut registers: [Option<Option<i64>>; 16] = [None; 16];
         let mut stack: HashMap<i64, Option<Option<i64>>> = HashMap::new();
+        let mut stores = BTreeSet::new();
         let mut local = self.registers;
         local[own] = Some(0);
         let mut end = 0;
@@ -268,7 +252,8 @@ impl Facts {
             }
             let reload = |slot| self.stack.get(&slot).map(|at| ((), *at));
             let copied = copied(instruction, base, reload).map(|(_, at)| at);
-            if let Some(slot) = stored_slot(instruction) {
+            if let Some((slot, len)) = stack_store(instruction) {
+                stores.insert((slot, len));
                 let value = match instruction.code() {
                     Code::Mov_rm64_r64 => base(instruction.op1_register()).map(|(_, at)| at),
                     _ => None,
@@ -305,8 +290,12 @@ impl Facts {
         let first_escaped = escaped.iter().min().copied().unwrap_or(i64::MAX);
         for (slot, value) in stack {
             // Whoever has the address of a slot may write that and what lies above it.
+            let overlaps = |(other, len): &(i64, i64)| {
+                *other != slot && *other < slot + 8 && slot < *other + *len
+            };
             if let Some(value) = value.flatten()
                 && slot < first_escaped
+                && !stores.iter().any(overlaps)
             {
                 facts.stack.insert(slot, value);
             }
