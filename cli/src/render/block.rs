@@ -234,3 +234,31 @@ fn line(
     label.truncate(width);
     label.paint(layout.style)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::fixture;
+    use crate::render::forest::{Bounds, Forest};
+    use tracer::span::OrphanReason;
+
+    const NOW: MonoNs = MonoNs(10_000_000_000);
+    const ORIGIN: Origin = Origin { anchor: ClockAnchor { offset_ns: 43_384_123_000_000 }, pid: None };
+
+    fn rendered(spans: Vec<Span>, width: Option<usize>) -> String {
+        let mut forest = Forest::new(Bounds::default());
+        for span in spans {
+            forest.ended(0, span);
+        }
+        let layout = Layout { width, style: Style::PLAIN };
+        let blocks = forest.drain(NOW);
+        blocks.iter().flat_map(|block| lines(block, ORIGIN, NOW, layout)).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn look() {
+        for width in [Some(40), Some(80), Some(110), Some(200), None] {
+            println!("{width:?}\n{}\n", rendered(fixture::agent(7, 1_000), width));
+        }
+    }
+}

@@ -7,6 +7,8 @@ mod config;
 mod otlp;
 mod queue;
 mod resource;
+#[cfg(test)]
+mod tests;
 
 pub use attributes::attributes;
 pub use config::{ConfigError, DEFAULT_ENDPOINT, OtlpConfig, Protocol};
