@@ -41,8 +41,12 @@ pub fn lines(block: &Block, origin: Origin, now: MonoNs, layout: Layout) -> Vec<
     }
     let mut labels: Vec<Line> =
         block.rows.iter().map(|row| label(row, single.then_some(origin.pid).flatten())).collect();
+    let widest = block.rows.iter().zip(&labels).map(|(row, label)| {
+        let mark = mark(row, layout.width).map_or(0, |(_, mark)| text::width(&mark) + 1);
+        label.width() + mark
+    });
     let columns = match layout.width {
-        Some(width) => Columns::fitting(width),
+        Some(width) => Columns::fitting(width, widest.max().unwrap_or(0)),
         None => {
             let widest = labels.iter().map(Line::width).max().unwrap_or(0);
             Columns { label: widest.min(MAX_PAD), bar: 0 }
@@ -65,15 +69,18 @@ struct Columns {
 }
 
 impl Columns {
-    fn fitting(width: usize) -> Self {
-        let bar = match width {
-            0..72 => 0,
+    /// What is left of durations is for labels first. Labels are given their room in steps, so
+    /// that the columns of one block seldom differ from the next one's.
+    fn fitting(width: usize, widest: usize) -> Self {
+        let room = width.saturating_sub(DURATION + 1).max(8);
+        let least_bar = match width {
+            0..72 => return Self { label: room, bar: 0 },
             72..100 => 16,
-            100..140 => 24,
-            _ => 32,
+            _ => 24,
         };
-        let right = DURATION + 1 + if bar > 0 { bar + 1 } else { 0 };
-        Self { label: width.saturating_sub(right).max(8), bar }
+        let most = room - least_bar - 1;
+        let label = (widest.div_ceil(16) * 16).clamp(48.min(most), most);
+        Self { label, bar: (room - label - 1).min(48) }
     }
 }
 
@@ -176,18 +183,24 @@ pub fn details(span: &Span) -> Option<String> {
     (!named_after_it).then(|| text::sanitise(&span.function).into_owned())
 }
 
-/// A mark and a word for outcomes worth a mark.
-fn outcome(row: &Row) -> Option<(Role, &'static str, &'static str)> {
+/// A mark for outcomes worth one, and the word for it where there is room.
+fn mark(row: &Row, width: Option<usize>) -> Option<(Role, String)> {
     let shown = if row.open { Outcome::Running } else { row.span.outcome };
     let (role, mark) = match shown {
+        _ if row.context => return None,
         Outcome::Returned => return None,
         Outcome::Error => (Role::Bad, "✗"),
-        Outcome::Panicked => (Role::Bad, "‼"),
+        Outcome::Panicked => (Role::Bad, "!"),
         Outcome::Cancelled => (Role::Warning, "⊘"),
         Outcome::Running => (Role::Active, "▸"),
         Outcome::Unknown => (Role::Warning, "?"),
     };
-    Some((role, mark, shown.as_str()))
+    let text = match width {
+        None => shown.as_str().to_owned(),
+        Some(0..60) => mark.to_owned(),
+        Some(_) => format!("{mark} {}", shown.as_str()),
+    };
+    Some((role, text))
 }
 
 fn line(
@@ -198,7 +211,7 @@ fn line(
     columns: Columns,
     layout: Layout,
 ) -> String {
-    let outcome = outcome(row).filter(|_| !row.context);
+    let mark = mark(row, layout.width);
     let late = if row.span.start_is_late { "≥" } else { "" };
     let length = end_of(&row.span, now).saturating_sub(row.span.start.0);
     let duration = format!("{late}{}", text::duration(length));
@@ -208,16 +221,12 @@ fn line(
     let Some(width) = layout.width else {
         label.pad(columns.label);
         label.push(Role::Plain, format!(" {duration}"));
-        if let Some((role, _, word)) = outcome {
+        if let Some((role, word)) = mark {
             label.push(Role::Plain, "  ");
             label.push(role, word);
         }
         return label.paint(layout.style);
     };
-    let mark = outcome.map(|(role, mark, word)| {
-        let text = if width >= 60 { format!("{mark} {word}") } else { mark.to_owned() };
-        (role, text)
-    });
     let taken = mark.as_ref().map_or(0, |(_, text)| text::width(text) + 1);
     label.truncate(columns.label.saturating_sub(taken));
     if let Some((role, text)) = mark {
@@ -243,7 +252,8 @@ mod tests {
     use tracer::span::OrphanReason;
 
     const NOW: MonoNs = MonoNs(10_000_000_000);
-    const ORIGIN: Origin = Origin { anchor: ClockAnchor { offset_ns: 43_384_123_000_000 }, pid: None };
+    const ORIGIN: Origin =
+        Origin { anchor: ClockAnchor { offset_ns: 43_384_123_000_000 }, pid: None };
 
     fn rendered(spans: Vec<Span>, width: Option<usize>) -> String {
         let mut forest = Forest::new(Bounds::default());
@@ -252,7 +262,11 @@ mod tests {
         }
         let layout = Layout { width, style: Style::PLAIN };
         let blocks = forest.drain(NOW);
-        blocks.iter().flat_map(|block| lines(block, ORIGIN, NOW, layout)).collect::<Vec<_>>().join("\n")
+        blocks
+            .iter()
+            .flat_map(|block| lines(block, ORIGIN, NOW, layout))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     #[test]
