@@ -39,6 +39,7 @@ pub struct Options {
 }
 
 /// One thing a session tells.
+#[cfg_attr(not(test), expect(dead_code, reason = "made by the session, once connected"))]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
     /// A span began.
@@ -48,6 +49,7 @@ pub enum Output {
 }
 
 /// Whether there is more to come.
+#[cfg_attr(not(test), expect(dead_code, reason = "made by the session, once connected"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollStatus {
     /// Yes.
@@ -61,6 +63,7 @@ pub enum PollStatus {
 }
 
 /// Why there is no session, or no more of it.
+#[expect(dead_code, reason = "made by the session, once connected")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// Something else.

@@ -270,9 +270,80 @@ mod tests {
     }
 
     #[test]
-    fn look() {
-        for width in [Some(40), Some(80), Some(110), Some(200), None] {
-            println!("{width:?}\n{}\n", rendered(fixture::agent(7, 1_000), width));
+    fn a_tree_on_a_terminal() {
+        let expected = "\
+12:03:05.123Z trace 0000000000000007000000000000feed
+agent_execution (agent_id=7, agent_type=coder)           1.24 s ━━━━━━━━━━━━━━━━
+├── tool_call (tool_name=Bash)                           310 ms ━━━━
+│   └── database_query (query_type=SELECT)              2.00 ms ╸
+├── tool_call (tool_name=读取文件)         ! panicked   81.0 ms     ━
+│   └── http_request (method=POST, path=/v1/files/a-…   60.0 ms     ━
+└── api_call (model=claude)               ⊘ cancelled    780 ms      ━━━━━━━━━━";
+        assert_eq!(rendered(fixture::agent(7, 1_000), Some(80)), expected);
+    }
+
+    #[test]
+    fn a_tree_on_a_narrow_terminal() {
+        let expected = "\
+12:03:05.123Z trace 0000000000000007000…
+agent_execution (agent_id=7, …    1.24 s
+├── tool_call (tool_name=Bash)    310 ms
+│   └── database_query (query…   2.00 ms
+├── tool_call (tool_name=读… !   81.0 ms
+│   └── http_request (method=…   60.0 ms
+└── api_call (model=claude)  ⊘    780 ms";
+        assert_eq!(rendered(fixture::agent(7, 1_000), Some(40)), expected);
+    }
+
+    #[test]
+    fn a_tree_in_a_file() {
+        let expected = "\
+12:03:05.123Z trace 0000000000000007000000000000feed
+agent_execution (agent_id=7, agent_type=coder)                                               1.24 s
+├── tool_call (tool_name=Bash)                                                               310 ms
+│   └── database_query (query_type=SELECT)                                                  2.00 ms
+├── tool_call (tool_name=读取文件)                                                          81.0 ms  panicked
+│   └── http_request (method=POST, path=/v1/files/a-rather-long-path/that/goes/on/and/on)   60.0 ms
+└── api_call (model=claude)                                                                  780 ms  cancelled";
+        assert_eq!(rendered(fixture::agent(7, 1_000), None), expected);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut spans = fixture::agent(7, 1_000);
+        // A chain of thirty more, deep enough for every width.
+        for id in 10..40 {
+            let parent = if id == 10 { 6 } else { id - 1 };
+            spans.push(fixture::span(7, id, Some(parent), "日本語の名前", 1_500, 9));
         }
+        for width in [1, 10, 20, 39, 40, 59, 60, 71, 72, 80, 99, 100, 139, 140, 200, 500] {
+            for line in rendered(spans.clone(), Some(width)).lines() {
+                assert!(text::width(line) <= width, "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_span_is_one_line() {
+        let mut span = fixture::span(7, 1, None, "database_query", 1_000, 2);
+        span.orphan = Some(OrphanReason::Unlinked);
+        span.start_is_late = true;
+        let expected = "database_query orchestrate::database_query [orphan: unlinked]  ≥2.00 ms";
+        assert_eq!(rendered(vec![span.clone()], None), expected);
+        let open = fixture::ending(span, Outcome::Running);
+        let expected =
+            "database_query orchestrate::database_query [orphan: unlinked]   ≥9.00 s  running";
+        assert_eq!(rendered(vec![open], None), expected);
+    }
+
+    #[test]
+    fn text_of_the_target_is_harmless() {
+        let span = fixture::with(
+            fixture::span(7, 1, None, "tool\x1b]0;x\x07call", 1_000, 2),
+            &[("tool_name", "a\nb\u{202e}c"), ("k\x1b[2J", "v")],
+        );
+        let line = rendered(vec![span], Some(100));
+        assert!(!line.chars().any(|c| c != '\n' && text::is_unsafe(c)), "{line:?}");
+        assert_eq!(line.lines().count(), 1);
     }
 }

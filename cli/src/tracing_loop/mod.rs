@@ -314,3 +314,6 @@ fn rest(stdout: bool) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
