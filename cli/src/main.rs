@@ -7,6 +7,7 @@ mod engine;
 mod exit;
 mod exporting;
 mod processes;
+mod progress;
 mod render;
 mod signals;
 mod sink;

@@ -93,7 +93,7 @@ struct Axis {
 impl Axis {
     fn of(block: &Block, now: MonoNs) -> Self {
         let fresh =
-            || block.rows.iter().filter(|row| !row.context && !(block.continued && row.open));
+            || block.rows.iter().filter(|row| !(row.context || block.continued && row.open));
         let start = fresh().map(|row| row.span.start.0).min().unwrap_or(0);
         let end = fresh().map(|row| end_of(&row.span, now)).max().unwrap_or(start);
         Self { start, length: end.saturating_sub(start).max(1) }

@@ -9,6 +9,7 @@ mod queue;
 mod resource;
 #[cfg(test)]
 mod tests;
+mod worker;
 
 pub use attributes::attributes;
 pub use config::{ConfigError, DEFAULT_ENDPOINT, OtlpConfig, Protocol};

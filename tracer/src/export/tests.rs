@@ -400,6 +400,37 @@ fn large_spans_make_small_batches() {
     assert!(sizes.iter().all(|count| *count <= 3), "{sizes:?}");
 }
 
+/// The environment belongs to the whole process: this test runs itself again in one of its own.
+#[test]
+fn headers_and_resource_from_the_environment() {
+    const VARIABLE: &str = "OTEL_EXPORTER_OTLP_HEADERS";
+    if std::env::var_os(VARIABLE).is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "export::tests::headers_and_resource_from_the_environment"])
+            .env(VARIABLE, "x-token=a%20b")
+            .env("OTEL_SERVICE_NAME", "from-env")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "service.name=other,team=agents,host.name=h2")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let (address, received) = serve_http("200 OK");
+    let config = config(&format!("http://{address}/v1/traces"));
+    let info = ResourceInfo { service_name: None, ..resource() };
+    assert_eq!(info.effective_service_name(), "from-env");
+    let exporter = Exporter::start_with(config, info, ANCHOR, impatient()).unwrap();
+    exporter.send(&span(1, None));
+    let request = received.recv_timeout(PATIENCE).unwrap();
+    assert!(request.head.contains("x-token: a b"), "{}", request.head);
+    let resource = request.body.resource_spans[0].resource.as_ref().unwrap();
+    let resource = attributes_of(&resource.attributes);
+    assert_eq!(resource["service.name"], "from-env");
+    assert_eq!(resource["team"], "agents");
+    assert_eq!(resource["host.name"], "h2");
+    assert_eq!(resource["process.pid"], "4242");
+    assert_eq!(exporter.shutdown(PATIENCE).lost(), 0);
+}
+
 #[test]
 fn encrypted_endpoints_can_be_set_up() {
     for endpoint in ["https://localhost:1", "https://localhost:1/v1/traces"] {
