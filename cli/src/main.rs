@@ -6,6 +6,8 @@ mod duration;
 mod engine;
 mod exit;
 mod exporting;
+#[cfg(test)]
+mod fake;
 mod processes;
 mod progress;
 mod render;

@@ -1,62 +1,16 @@
 //! With sessions that do what a script says.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::thread;
 
 use clap::ColorChoice;
-use tracer::plan::TargetMeta;
 use tracer::span::{ClockAnchor, Outcome, Span};
 
 use super::*;
 use crate::args::ViewArgs;
-use crate::engine::{EngineError, ErrorKind};
+use crate::fake::{self, Step};
 use crate::render::fixture;
 use crate::sink;
-
-type Step = (Vec<Output>, Result<PollStatus, &'static str>);
-
-struct Scripted {
-    target: TargetMeta,
-    steps: Vec<Step>,
-    left: Vec<Output>,
-    finished: Rc<RefCell<Vec<u32>>>,
-}
-
-impl Session for Scripted {
-    fn target(&self) -> &TargetMeta {
-        &self.target
-    }
-
-    fn anchor(&self) -> ClockAnchor {
-        ClockAnchor { offset_ns: 0 }
-    }
-
-    fn coverage(&self) -> Option<&CoverageView> {
-        None
-    }
-
-    fn poll(&mut self, out: &mut Vec<Output>) -> Result<PollStatus, EngineError> {
-        if self.steps.is_empty() {
-            return Ok(PollStatus::Running);
-        }
-        let (outputs, status) = self.steps.remove(0);
-        out.extend(outputs);
-        status
-            .map_err(|message| EngineError { kind: ErrorKind::Failed, message: message.to_owned() })
-    }
-
-    fn finish(self: Box<Self>, out: &mut Vec<Output>) -> Summary {
-        self.finished.borrow_mut().push(self.target.pid);
-        out.extend(self.left);
-        Summary { spans: 6, ..Summary::default() }
-    }
-}
-
-fn session(pid: u32, steps: Vec<Step>, finished: &Rc<RefCell<Vec<u32>>>) -> Box<dyn Session> {
-    let target = TargetMeta { pid, executable: "/bin/x".into(), build_id: None };
-    Box::new(Scripted { target, steps, left: vec![], finished: Rc::clone(finished) })
-}
 
 fn spans(trace: u128) -> Vec<Output> {
     fixture::agent(trace, 0).into_iter().map(Output::Ended).collect()
@@ -82,7 +36,8 @@ fn a_recording_becomes_trees() {
     let finished = Rc::default();
     let steps =
         vec![(spans(1), Ok(PollStatus::Running)), (spans(2), Ok(PollStatus::EndOfRecording))];
-    let (exit, text) = traced(vec![session(1, steps, &finished)], false, Clock::Recorded, None);
+    let (exit, text) =
+        traced(vec![fake::session(1, steps, &finished)], false, Clock::Recorded, None);
     assert_eq!(exit, Exit::Ok);
     assert_eq!(text.matches(" trace ").count(), 2, "{text}");
     assert_eq!(text.matches("└── api_call (model=claude)").count(), 2, "{text}");
@@ -93,9 +48,9 @@ fn a_recording_becomes_trees() {
 #[test]
 fn targets_end_one_by_one() {
     let finished = Rc::default();
-    let one = session(1, vec![(spans(1), Ok(PollStatus::TargetExited))], &finished);
+    let one = fake::session(1, vec![(spans(1), Ok(PollStatus::TargetExited))], &finished);
     let late = (vec![], Ok(PollStatus::Running));
-    let two = session(2, vec![late, (spans(2), Ok(PollStatus::TargetExec))], &finished);
+    let two = fake::session(2, vec![late, (spans(2), Ok(PollStatus::TargetExec))], &finished);
     let (exit, text) = traced(vec![one, two], true, Clock::Live, None);
     assert_eq!(exit, Exit::Ok);
     assert_eq!(*finished.borrow(), [1, 2]);
@@ -114,7 +69,7 @@ fn targets_end_one_by_one() {
 fn a_failing_session_is_detached_and_said() {
     let finished = Rc::default();
     let steps = vec![(spans(1), Err("the ring buffer is gone"))];
-    let (exit, text) = traced(vec![session(7, steps, &finished)], true, Clock::Live, None);
+    let (exit, text) = traced(vec![fake::session(7, steps, &finished)], true, Clock::Live, None);
     assert_eq!(exit, Exit::Failed);
     assert_eq!(*finished.borrow(), [7]);
     assert!(text.contains("the ring buffer is gone"));
@@ -125,18 +80,60 @@ fn a_failing_session_is_detached_and_said() {
 fn the_time_ends_it_and_what_is_open_is_shown() {
     let finished = Rc::default();
     let open: Span = fixture::ending(fixture::agent(3, 0).remove(0), Outcome::Running);
-    let target = TargetMeta { pid: 9, executable: "/bin/x".into(), build_id: None };
-    let scripted = Scripted {
-        target,
-        steps: vec![(vec![Output::Started(open.clone())], Ok(PollStatus::Running))],
-        left: vec![Output::Ended(open)],
-        finished: Rc::clone(&finished),
-    };
+    let mut scripted = fake::session(
+        9,
+        vec![(vec![Output::Started(open.clone())], Ok(PollStatus::Running))],
+        &finished,
+    );
+    scripted.left = vec![Output::Ended(open)];
     let time = Some(Duration::from_millis(60));
-    let (exit, text) = traced(vec![Box::new(scripted)], false, Clock::Live, time);
+    let (exit, text) = traced(vec![scripted], false, Clock::Live, time);
     assert_eq!(exit, Exit::Ok);
     assert_eq!(*finished.borrow(), [9]);
     assert!(text.contains("agent_execution") && text.contains("running"), "{text}");
+}
+
+struct NobodyReads;
+
+impl Sink for NobodyReads {
+    fn source(&mut self, _: Source) {}
+    fn started(&mut self, _: Source, _: Span) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn ended(&mut self, _: Source, _: Span) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn event(&mut self, _: Event, _: Role, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn tick(&mut self, _: MonoNs) -> io::Result<()> {
+        Ok(())
+    }
+    fn end(&mut self, _: MonoNs) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn account(&mut self, _: &Account) -> io::Result<()> {
+        Err(io::ErrorKind::BrokenPipe.into())
+    }
+    fn is_stdout(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_cleanly() {
+    let finished = Rc::default();
+    let session: Step = (spans(1), Ok(PollStatus::Running));
+    let sessions: Vec<Box<dyn Session>> = vec![fake::session(5, vec![session], &finished)];
+    let destinations = Destinations::default();
+    let settings = Run {
+        sink: &mut NobodyReads,
+        destinations: &destinations,
+        duration: None,
+        clock: Clock::Live,
+    };
+    assert_eq!(run(sessions, settings, &mut Alone).unwrap(), Exit::Ok);
+    assert_eq!(*finished.borrow(), [5]);
 }
 
 /// Not a test: what the live view looks like. Run it on a terminal with
