@@ -1,1 +1,15 @@
 //! Bytes to events, in order, with every loss counted; and recordings of them.
+
+mod decode;
+mod loss;
+mod record;
+mod replay;
+
+pub use decode::{
+    Decoder, Event, FnId, KernelId, LeafEnd, LeafLink, LeafStart, Malformed, Payload, SpanEnd,
+    SpanStart, Stamp, TaskAddr, TaskEnd,
+};
+pub use loss::{Counters, CountersAt};
+pub use record::{Ending, Recorder, StopReason};
+pub use replay::{Block, Replay, ReplayError};
+pub use tracer_ebpf::event::{EndHow, Kind, LeafKind, ParentSource, PayloadKind};

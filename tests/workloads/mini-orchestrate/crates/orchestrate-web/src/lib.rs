@@ -1,0 +1,6 @@
+//! The web API.
+
+pub mod api;
+mod middleware;
+
+pub use api::{create_router, AppState};

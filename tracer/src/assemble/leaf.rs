@@ -1,0 +1,328 @@
+//! Leaves: statements and requests, which often run on somebody else's task or thread.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::http::Exchange;
+use super::start::Origin;
+use super::tombs::{Past, Tomb};
+use super::{Assembler, Map, Output};
+use crate::events::{
+    KernelId, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, Payload, PayloadKind,
+};
+use crate::span::{MonoNs, OrphanReason, Outcome, Span, SpanKind, TraceId};
+
+/// Nanoseconds for which an ended leaf waits for its asker.
+const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// An open leaf, or an ended one that waits for its asker.
+#[derive(Debug)]
+struct Leaf {
+    seq: u64,
+    kind: LeafKind,
+    key: u64,
+    tid: u32,
+    start: MonoNs,
+    /// `None` while the asker is not known.
+    origin: Option<Origin>,
+    /// Set once it ended.
+    end: Option<Ending>,
+    exchange: Option<Box<Exchange>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    at: MonoNs,
+    outcome: Outcome,
+    /// By a record; else that record may follow.
+    recorded: bool,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Leaves {
+    by_id: Map<KernelId, Leaf>,
+    by_key: Map<(LeafKind, u64), KernelId>,
+    /// Ended ones without an asker, and when they are given up; and some that have found one.
+    waiting: VecDeque<(MonoNs, KernelId)>,
+    /// How many of those have none.
+    unsettled: usize,
+    names: Option<Names>,
+}
+
+/// Made once, shared by all leaves.
+#[derive(Clone, Debug)]
+struct Names {
+    database_query: Arc<str>,
+    sqlite3_step: Arc<str>,
+    api_call: Arc<str>,
+    ssl_write: Arc<str>,
+}
+
+impl Leaves {
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+            && self.by_key.is_empty()
+            && self.waiting.is_empty()
+            && self.unsettled == 0
+    }
+
+    pub fn contains(&self, id: KernelId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    fn names(&mut self) -> &Names {
+        self.names.get_or_insert_with(|| Names {
+            database_query: "database_query".into(),
+            sqlite3_step: "sqlite3_step".into(),
+            api_call: "api_call".into(),
+            ssl_write: "SSL_write".into(),
+        })
+    }
+}
+
+impl Assembler {
+    pub(super) fn leaf_start(&mut self, start: &LeafStart, out: &mut Vec<Output>) {
+        self.stats.begun += 1;
+        let known = self.leaves.contains(start.id)
+            || self.open.contains_key(&start.id)
+            || matches!(self.tombs.find(start.id), Past::Ended(_));
+        if known {
+            self.stats.drops.duplicate_start += 1;
+            return;
+        }
+        let place = (start.kind, start.key);
+        if let Some(&old) = self.leaves.by_key.get(&place) {
+            // One handle does one thing at a time.
+            self.stats.oddities.leaf_replaced += 1;
+            self.end_leaf(
+                old,
+                Ending { at: start.at.ts, outcome: Outcome::Unknown, recorded: false },
+                out,
+            );
+        }
+        if self.is_full() {
+            self.stats.drops.open_spans_full += 1;
+            return;
+        }
+        let origin = match (start.source, start.parent) {
+            (ParentSource::Root, _) => Some(Origin::ROOT),
+            (ParentSource::Frame | ParentSource::Spawn | ParentSource::Link, Some(parent)) => {
+                Some(self.child_of(parent))
+            }
+            // Its link follows.
+            (ParentSource::Unknown, _) if start.kind == LeafKind::Statement => None,
+            (ParentSource::Unknown, _) => Some(Origin::orphan(OrphanReason::Unlinked)),
+            _ => Some(Origin::orphan(OrphanReason::ParentLost)),
+        };
+        self.seq += 1;
+        let exchange = (start.kind == LeafKind::TlsRequest).then(Box::default);
+        let (id, kind, key, tid) = (start.id, start.kind, start.key, start.at.tid);
+        let (start, seq) = (start.at.ts, self.seq);
+        let leaf = Leaf { seq, kind, key, tid, start, origin: None, end: None, exchange };
+        self.leaves.by_key.insert(place, id);
+        self.leaves.by_id.insert(id, leaf);
+        if let Some(origin) = origin {
+            self.settle(id, origin, out);
+        }
+    }
+
+    pub(super) fn leaf_link(&mut self, link: &LeafLink, out: &mut Vec<Output>) {
+        match self.leaves.by_id.get(&link.id) {
+            Some(Leaf { origin: None, .. }) => {
+                let origin = link.parent.map_or(Origin::ROOT, |parent| self.child_of(parent));
+                self.settle(link.id, origin, out);
+            }
+            Some(_) => self.stats.oddities.late_link += 1,
+            None => match self.tombs.find(link.id) {
+                Past::Ended(_) | Past::Forgotten => self.stats.oddities.late_link += 1,
+                Past::Never => self.stats.oddities.leaf_without_start += 1,
+            },
+        }
+    }
+
+    pub(super) fn leaf_end(&mut self, end: &LeafEnd, out: &mut Vec<Output>) {
+        let Some(leaf) = self.leaves.by_id.get(&end.id).filter(|leaf| leaf.end.is_none()) else {
+            let oddities = &mut self.stats.oddities;
+            match self.tombs.find(end.id) {
+                // The response was complete long before the kernel could know.
+                Past::Ended(Tomb { inferred: true, .. }) => {}
+                Past::Ended(_) => oddities.duplicate_end += 1,
+                Past::Forgotten => oddities.end_forgotten += 1,
+                Past::Never if self.leaves.contains(end.id) => oddities.duplicate_end += 1,
+                Past::Never => oddities.leaf_without_start += 1,
+            }
+            return;
+        };
+        let outcome = match leaf.kind {
+            LeafKind::Statement => end.status.map_or(Outcome::Unknown, statement_outcome),
+            LeafKind::TlsRequest => request_outcome(leaf),
+        };
+        self.end_leaf(end.id, Ending { at: end.end, outcome, recorded: true }, out);
+    }
+
+    pub(super) fn payload(&mut self, payload: &Payload<'_>, out: &mut Vec<Output>) {
+        let Some(leaf) = self.leaves.by_id.get_mut(&payload.id) else {
+            if matches!(self.tombs.find(payload.id), Past::Never) {
+                self.stats.oddities.leaf_without_start += 1;
+            }
+            return;
+        };
+        let Some(exchange) = leaf.exchange.as_mut() else { return };
+        let complete = match payload.what {
+            PayloadKind::SqlText => false,
+            PayloadKind::TlsWrite => {
+                exchange.write(payload.bytes);
+                false
+            }
+            PayloadKind::TlsRead => exchange.read(payload.len, payload.bytes, payload.tail),
+        };
+        if complete && leaf.end.is_none() {
+            let outcome = request_outcome(leaf);
+            let ending = Ending { at: payload.at.ts, outcome, recorded: false };
+            self.end_leaf(payload.id, ending, out);
+        }
+    }
+
+    /// Ends a leaf, or lets it wait for its asker.
+    fn end_leaf(&mut self, id: KernelId, ending: Ending, out: &mut Vec<Output>) {
+        let Some(leaf) = self.leaves.by_id.get_mut(&id) else { return };
+        leaf.end = Some(ending);
+        let place = (leaf.kind, leaf.key);
+        let is_settled = leaf.origin.is_some();
+        if self.leaves.by_key.get(&place) == Some(&id) {
+            self.leaves.by_key.remove(&place);
+        }
+        if is_settled {
+            self.close_leaf(id, out);
+            return;
+        }
+        let until = MonoNs(self.now.0.saturating_add(PATIENCE_NS));
+        self.leaves.waiting.push_back((until, id));
+        self.leaves.unsettled += 1;
+        while self.leaves.unsettled > self.limits.waiting_leaves
+            && let Some((_, oldest)) = self.leaves.waiting.pop_front()
+        {
+            self.stats.oddities.waiting_leaves_full += u64::from(self.give_up_leaf(oldest, out));
+        }
+        let Leaves { by_id, waiting, .. } = &mut self.leaves;
+        if waiting.len() > 2 * self.limits.waiting_leaves {
+            waiting.retain(|(_, id)| by_id.contains_key(id));
+        }
+    }
+
+    /// Gives up ended leaves whose time is over.
+    pub(super) fn give_up_leaves(&mut self, out: &mut Vec<Output>) {
+        while let Some(&(until, id)) = self.leaves.waiting.front() {
+            if until > self.now {
+                break;
+            }
+            self.leaves.waiting.pop_front();
+            self.give_up_leaf(id, out);
+        }
+    }
+
+    fn give_up_leaf(&mut self, id: KernelId, out: &mut Vec<Output>) -> bool {
+        let waits = matches!(self.leaves.by_id.get(&id), Some(Leaf { origin: None, .. }));
+        if waits {
+            self.settle(id, Origin::orphan(OrphanReason::Unlinked), out);
+        }
+        waits
+    }
+
+    /// Ends all leaves: tracing stopped.
+    pub(super) fn finish_leaves(&mut self, out: &mut Vec<Output>) {
+        let mut left: Vec<_> = self.leaves.by_id.iter().map(|(&id, leaf)| (leaf.seq, id)).collect();
+        left.sort_unstable();
+        for (_, id) in left {
+            self.give_up_leaf(id, out);
+            if self.leaves.contains(id) {
+                let outcome = Outcome::Running;
+                self.end_leaf(id, Ending { at: self.now, outcome, recorded: true }, out);
+            }
+        }
+        self.leaves.waiting.clear();
+    }
+
+    /// The leaf's place is known: it is handed out, with its end if it had ended.
+    fn settle(&mut self, id: KernelId, origin: Origin, out: &mut Vec<Output>) {
+        let Some(leaf) = self.leaves.by_id.get_mut(&id) else { return };
+        leaf.origin = Some(origin);
+        let ended = leaf.end.is_some();
+        self.leaves.unsettled -= usize::from(ended);
+        if let Some(why) = origin.orphan {
+            self.stats.orphaned(why);
+        }
+        if let Some(span) = self.leaf_span(id) {
+            out.push(Output::Started(Span { end: None, outcome: Outcome::Running, ..span }));
+        }
+        if ended {
+            self.close_leaf(id, out);
+        }
+    }
+
+    fn close_leaf(&mut self, id: KernelId, out: &mut Vec<Output>) {
+        let Some(span) = self.leaf_span(id) else { return };
+        let leaf = self.leaves.by_id.remove(&id);
+        let recorded = leaf.and_then(|leaf| leaf.end).is_none_or(|end| end.recorded);
+        self.bury(id, Tomb { trace: None, inferred: !recorded });
+        self.stats.ended(span.outcome);
+        out.push(Output::Ended(span));
+    }
+
+    fn leaf_span(&mut self, id: KernelId) -> Option<Span> {
+        let names = self.leaves.names().clone();
+        let leaf = self.leaves.by_id.get(&id)?;
+        let origin = leaf.origin?;
+        let (name, function, attributes) = match leaf.kind {
+            LeafKind::Statement => {
+                let system = ("db.system.name".to_owned(), "sqlite".into());
+                (names.database_query, names.sqlite3_step, vec![system])
+            }
+            LeafKind::TlsRequest => (names.api_call, names.ssl_write, Vec::new()),
+        };
+        let (parent, trace): (_, TraceId) = match origin.parent {
+            Some((parent, trace)) => (Some(parent), trace),
+            None => (None, self.ids.trace(id)),
+        };
+        Some(Span {
+            trace_id: trace,
+            span_id: self.ids.span(id),
+            parent_id: parent.map(|parent| self.ids.span(parent)),
+            name,
+            function,
+            kind: SpanKind::Client,
+            start: leaf.start,
+            end: leaf.end.map(|end| end.at.max(leaf.start)),
+            start_is_late: false,
+            outcome: leaf.end.map_or(Outcome::Running, |end| end.outcome),
+            orphan: origin.orphan,
+            thread_id: leaf.tid,
+            address: leaf.key,
+            polls: None,
+            busy_ns: None,
+            attributes,
+        })
+    }
+}
+
+/// By SQLite's primary result code: `SQLITE_OK`, `SQLITE_ROW` and `SQLITE_DONE` are no errors.
+const fn statement_outcome(status: i32) -> Outcome {
+    match status & 0xff {
+        0 | 100 | 101 => Outcome::Returned,
+        _ => Outcome::Error,
+    }
+}
+
+/// As OpenTelemetry has it for clients: a status from 400 on is an error.
+fn request_outcome(leaf: &Leaf) -> Outcome {
+    match leaf.exchange.as_ref().and_then(|exchange| exchange.status()) {
+        Some(400..) => Outcome::Error,
+        _ => Outcome::Returned,
+    }
+}

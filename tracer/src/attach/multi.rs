@@ -1,0 +1,110 @@
+//! `uprobe_multi` links: hundreds of probes placed and taken away at once (kernel 6.6+).
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+
+use aya::Ebpf;
+use aya_obj::Object;
+
+use super::error::AttachError;
+use super::sys;
+use crate::plan::{ProbePlan, Program};
+
+/// Programs loaded for `uprobe_multi`, and the links made with them.
+#[derive(Debug)]
+pub(super) struct Multi {
+    links: Vec<OwnedFd>,
+}
+
+/// A link holds at most this many probes: the kernel's own bound (`MAX_UPROBE_MULTI_CNT`).
+const MAX_PROBES: usize = 1 << 20;
+
+impl Multi {
+    /// Loads the programs that the plan uses, against the maps of `ebpf`, and makes one link per
+    /// program and module. Nothing runs yet: the session is switched on afterwards.
+    pub(super) fn attach(ebpf: &Ebpf, plan: &ProbePlan, pid: u32) -> Result<Self, AttachError> {
+        let mut object = Object::parse(super::object::bytes())?;
+        let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
+        let maps: Vec<_> = object
+            .maps
+            .iter()
+            .filter_map(|(name, map)| {
+                let fd = map_fd(ebpf.map(name)?)?;
+                Some((name.clone(), fd, map.clone()))
+            })
+            .collect();
+        object
+            .relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)?;
+        object.relocate_calls(&text)?;
+        object.sanitize_functions(aya::features());
+
+        let mut links = Vec::new();
+        for &program in Program::ALL {
+            let mut loaded = None;
+            for (index, module) in plan.modules.iter().enumerate() {
+                let (offsets, cookies): (Vec<u64>, Vec<u64>) = plan
+                    .probes
+                    .iter()
+                    .filter(|p| p.program == program && p.module == index)
+                    .map(|p| (p.offset, p.cookie.0))
+                    .unzip();
+                if offsets.is_empty() {
+                    continue;
+                }
+                let fd = match &loaded {
+                    Some(fd) => fd,
+                    None => loaded.insert(load(&object, program)?),
+                };
+                for (offsets, cookies) in offsets.chunks(MAX_PROBES).zip(cookies.chunks(MAX_PROBES))
+                {
+                    let link =
+                        sys::link_uprobe_multi(fd.as_raw_fd(), &module.path, offsets, cookies, pid)
+                            .map_err(|source| AttachError::Refused {
+                                program,
+                                path: module.path.clone(),
+                                count: offsets.len(),
+                                source,
+                            })?;
+                    links.push(link);
+                }
+            }
+            // The links hold the program from here on.
+        }
+        Ok(Self { links })
+    }
+
+    /// Links made.
+    pub(super) fn links(&self) -> usize {
+        self.links.len()
+    }
+}
+
+fn load(object: &Object, program: Program) -> Result<OwnedFd, AttachError> {
+    let missing = AttachError::Missing { kind: "program", name: program.name() };
+    let Some(found) = object.programs.get(program.name()) else { return Err(missing) };
+    let Some(function) = object.functions.get(&found.function_key()) else { return Err(missing) };
+    sys::load_program(program.name(), &function.instructions, &found.license).map_err(
+        |(source, log)| {
+            if source.kind() == io::ErrorKind::PermissionDenied && log.is_empty() {
+                AttachError::NotPermitted { source }
+            } else {
+                AttachError::Rejected { program, source, log }
+            }
+        },
+    )
+}
+
+fn map_fd(map: &aya::maps::Map) -> Option<i32> {
+    use aya::maps::Map;
+    let data = match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuHashMap(data) => data,
+        _ => return None,
+    };
+    Some(data.fd().as_fd().as_raw_fd())
+}

@@ -1,0 +1,95 @@
+//! The bpf(2) calls that aya 0.14 does not make: `uprobe_multi` programs and links (kernel 6.6+).
+//! To be deleted on the day an aya with `uprobe.multi` builds on this Rust.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use aya_obj::generated::{
+    bpf_attach_type::BPF_TRACE_UPROBE_MULTI, bpf_attr, bpf_cmd, bpf_insn,
+    bpf_prog_type::BPF_PROG_TYPE_KPROBE,
+};
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    // SAFETY: `attr` is a whole, initialised union of the size given; the kernel copies it.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attr, size_of::<bpf_attr>())
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just handed us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn empty_attr() -> bpf_attr {
+    // SAFETY: a union of plain integers, for which zero is the documented default.
+    unsafe { std::mem::zeroed() }
+}
+
+/// Loads a kprobe-type program for `uprobe_multi` links. On refusal, the end of the verifier's
+/// log comes along.
+pub(super) fn load_program(
+    name: &str,
+    instructions: &[bpf_insn],
+    license: &std::ffi::CStr,
+) -> Result<OwnedFd, (io::Error, String)> {
+    let mut attr = empty_attr();
+    // SAFETY: writing the member of the union that `BPF_PROG_LOAD` reads.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.prog_type = BPF_PROG_TYPE_KPROBE as u32;
+    load.expected_attach_type = BPF_TRACE_UPROBE_MULTI as u32;
+    load.insns = instructions.as_ptr() as u64;
+    load.insn_cnt = instructions.len() as u32;
+    load.license = license.as_ptr() as u64;
+    for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let first = match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
+        Ok(fd) => return Ok(fd),
+        Err(error) => error,
+    };
+    // Once more with a log: only a program that is refused pays for one.
+    let mut log = vec![0_u8; 1 << 20];
+    // SAFETY: as above.
+    let load = unsafe { &mut attr.__bindgen_anon_3 };
+    load.log_buf = log.as_mut_ptr() as u64;
+    load.log_size = log.len() as u32;
+    load.log_level = 1;
+    match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attr) {
+        Ok(fd) => Ok(fd),
+        Err(_) => {
+            let end = log.iter().position(|&b| b == 0).unwrap_or(log.len());
+            let text = String::from_utf8_lossy(&log[..end]);
+            let tail: Vec<&str> = text.lines().rev().take(20).collect();
+            Err((first, tail.into_iter().rev().collect::<Vec<_>>().join("\n")))
+        }
+    }
+}
+
+/// One link for all of `offsets`, each with its cookie, for the process `pid` only.
+pub(super) fn link_uprobe_multi(
+    program: RawFd,
+    path: &Path,
+    offsets: &[u64],
+    cookies: &[u64],
+    pid: u32,
+) -> io::Result<OwnedFd> {
+    assert_eq!(offsets.len(), cookies.len(), "one cookie per probe");
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = empty_attr();
+    // SAFETY: writing the members of the union that `BPF_LINK_CREATE` reads.
+    let create = unsafe { &mut attr.link_create };
+    create.__bindgen_anon_1.prog_fd = program as u32;
+    create.attach_type = BPF_TRACE_UPROBE_MULTI as u32;
+    // SAFETY: as above.
+    let multi = unsafe { &mut create.__bindgen_anon_3.uprobe_multi };
+    multi.path = path.as_ptr() as u64;
+    multi.offsets = offsets.as_ptr() as u64;
+    multi.cookies = cookies.as_ptr() as u64;
+    multi.cnt = offsets.len() as u32;
+    multi.pid = pid;
+    bpf(bpf_cmd::BPF_LINK_CREATE, &mut attr)
+}
