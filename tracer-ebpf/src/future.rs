@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
-use tracer_ebpf::config::{FnConfig, SelfReg, state};
+use tracer_ebpf::config::{FnConfig, MAX_DEPTH, SelfReg, state};
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{EndHow, Header, Kind, ParentSource, SpanEnd, SpanStart, flags};
@@ -25,6 +25,8 @@ pub struct Future {
     busy_ns: u64,
     /// Task it began in, 0 if none.
     task: u64,
+    /// tokio's id of that task.
+    task_id: u64,
     /// Times polled; 0 when not known.
     polls: u32,
     /// [`frame_flags::LOST`].
@@ -160,24 +162,34 @@ fn begin(
     late: bool,
 ) -> (u64, bool) {
     let (id, sent) = emit_start(hit, thread, fn_id, this, late);
-    let in_task = if sent { thread.task() } else { 0 };
-    let future =
-        Future { id, busy_ns: 0, task: in_task, polls: u32::from(!late), lost: u32::from(!sent) };
+    let task = if sent { thread.task() } else { 0 };
+    let mut future = Future {
+        id,
+        busy_ns: 0,
+        task,
+        task_id: 0,
+        polls: u32::from(!late),
+        lost: u32::from(!sent),
+    };
     if let Some(old) = known {
         count(Counter::FuturesReplaced);
         // SAFETY: as in `enter`.
         let old = unsafe { &mut *old };
-        task::add_live(old.task, u64::MAX);
+        task::span_ended(old.task, old.task_id);
+        future.task_id = task::span_began(task);
         *old = future;
-    } else if FUTURES.insert(key, future, 0).is_err() {
+        return (id, !sent);
+    }
+    future.task_id = task::span_began(task);
+    if FUTURES.insert(key, future, 0).is_err() {
         // The start has been told: user space will see that no end can follow.
         count(Counter::FuturesFull);
+        task::span_ended(task, future.task_id);
         if sent {
             emit_end(hit, fn_id, id, 0, 0, EndHow::Vanished, false);
         }
         return (id, true);
     }
-    task::add_live(in_task, 1);
     (id, !sent)
 }
 
@@ -231,9 +243,9 @@ fn settle(hit: &Hit, frame: &Frame, unwound: Option<bool>) -> Option<()> {
 
 #[inline(always)]
 fn close(hit: &Hit, key: u64, fn_id: u16, future: &Future, how: EndHow, healed: bool) {
-    let Future { id, busy_ns, task, polls, lost } = *future;
+    let Future { id, busy_ns, task, task_id, polls, lost } = *future;
     let _ = FUTURES.remove(key);
-    task::add_live(task, u64::MAX);
+    task::span_ended(task, task_id);
     if lost == 0 {
         emit_end(hit, fn_id, id, busy_ns, polls, how, healed);
     }
@@ -265,6 +277,15 @@ pub fn panic_begin(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let thread = thread::known(hit)?;
     thread.heal(hit, hit.rsp());
     thread.panics += 1;
+    Some(())
+}
+
+/// `std::panicking::catch_unwind::cleanup`, called by the very frame that catches: all that lies
+/// below has been unwound. Without this, a thread that does nothing more would never tell.
+#[inline(always)]
+pub fn panic_caught(hit: &Hit, _cookie: Cookie) -> Option<()> {
+    let thread = thread::known(hit)?;
+    thread.heal_up_to::<MAX_DEPTH>(hit, hit.rsp() + 1);
     Some(())
 }
 

@@ -55,12 +55,18 @@ hooks! {
     call_exit => future::call_exit;
     /// A panic begins to unwind.
     panic_begin => future::panic_begin;
+    /// A panic has been caught.
+    panic_caught => future::panic_caught;
     /// Entry of tokio's `raw::poll`.
     task_enter => task::enter;
     /// Where `raw::poll` has just returned.
     task_exit => task::exit;
     /// A task is being spawned.
     task_spawn => task::spawn;
+    /// Entry of `spawn_local`.
+    local_spawn => task::local_spawn;
+    /// A task of a `LocalSet` is scheduled.
+    local_schedule => task::local_schedule;
     /// Entry of tokio's `raw::dealloc`.
     task_free => task::free;
     /// Entry of tokio's `raw::shutdown`.

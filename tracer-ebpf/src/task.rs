@@ -6,13 +6,14 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use tracer_ebpf::config::MAX_DEPTH;
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{Header, Kind, ParentSource, TaskEnd};
 
 use crate::atomic;
 use crate::drops::{count, emit};
-use crate::thread::{self, Frame, Hit, frame_flags, kind, read};
+use crate::thread::{self, Frame, Hit, Thread, frame_flags, kind, read};
 use crate::tls;
 
 /// `tokio::runtime::task::state`: the task is being polled.
@@ -32,6 +33,25 @@ pub struct Task {
     pub live: u64,
     /// [`ParentSource`] as a number.
     pub source: u64,
+    /// tokio's own id, which is never used again: an address may be.
+    pub task_id: u64,
+}
+
+/// Offset of the vtable pointer in a task's `Header`.
+const HEADER_VTABLE: u64 = 0x10;
+/// Offset, in the vtable, of the offset of the task's id.
+const VTABLE_ID_OFFSET: u64 = 0x48;
+
+/// tokio's id of a task; 0 where it cannot be read.
+#[inline(always)]
+fn task_id(header: u64) -> u64 {
+    let id = || {
+        let vtable = read::<u64>(header + HEADER_VTABLE)?;
+        let offset = read::<u64>(vtable + VTABLE_ID_OFFSET)?;
+        // A task is no larger than that; anything else is not an offset.
+        if offset > 1 << 32 { None } else { read::<u64>(header + offset) }
+    };
+    id().unwrap_or(0)
 }
 
 #[map]
@@ -42,6 +62,8 @@ static TASKS: HashMap<u64, Task> = HashMap::with_max_entries(65536, BPF_F_NO_PRE
 pub fn spawner(header: u64) -> (u64, ParentSource) {
     // SAFETY: entries are replaced whole; a torn read is excluded by the task being polled.
     match unsafe { TASKS.get(header) } {
+        // An address used again by a task whose spawning was not seen.
+        Some(task) if task.task_id != task_id(header) => (0, ParentSource::Unknown),
         Some(task) if task.source == ParentSource::Spawn as u64 => {
             (task.parent, ParentSource::Spawn)
         }
@@ -51,20 +73,42 @@ pub fn spawner(header: u64) -> (u64, ParentSource) {
     }
 }
 
-/// Adds `change` to the number of open spans of a task.
+/// A span begins in a task. Returns what identifies the task for [`span_ended`].
 #[inline(always)]
-pub fn add_live(header: u64, change: u64) {
+pub fn span_began(header: u64) -> u64 {
+    if header == 0 {
+        return 0;
+    }
+    let id = task_id(header);
+    if let Some(task) = TASKS.get_ptr_mut(header) {
+        // SAFETY: fields are aligned; the entry stays valid while the program runs.
+        unsafe {
+            if (*task).task_id == id {
+                atomic::add(&raw mut (*task).live, 1);
+                return id;
+            }
+        }
+    }
+    // Spawned before tracing began, or by a copy of `spawn` that was inlined away.
+    let task = Task { parent: 0, live: 1, source: ParentSource::Unknown as u64, task_id: id };
+    if TASKS.insert(header, task, 0).is_err() {
+        count(Counter::TasksFull);
+    }
+    id
+}
+
+/// A span has ended that began in the task. By then another task may have its address.
+#[inline(always)]
+pub fn span_ended(header: u64, id: u64) {
     if header == 0 {
         return;
     }
     if let Some(task) = TASKS.get_ptr_mut(header) {
-        // SAFETY: the field is aligned; the entry stays valid while the program runs.
-        unsafe { atomic::add(&raw mut (*task).live, change) };
-    } else if change == 1 {
-        // Spawned before tracing began, or by a copy of `spawn` that was inlined away.
-        let task = Task { parent: 0, live: 1, source: ParentSource::Unknown as u64 };
-        if TASKS.insert(header, task, 0).is_err() {
-            count(Counter::TasksFull);
+        // SAFETY: as in `span_began`. `live` is 0 where the end of the task was told before.
+        unsafe {
+            if (*task).task_id == id && (&raw const (*task).live).read_volatile() != 0 {
+                atomic::add(&raw mut (*task).live, u64::MAX);
+            }
         }
     }
 }
@@ -74,14 +118,42 @@ pub fn add_live(header: u64, change: u64) {
 pub fn spawn(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let thread = thread::get(hit)?;
     thread.heal(hit, hit.rsp());
+    spawned(hit, thread, hit.rsi());
+    Some(())
+}
+
+#[inline(always)]
+fn spawned(hit: &Hit, thread: &mut Thread, header: u64) {
     let (parent, source) = match thread.current(hit) {
         (id, ParentSource::Frame | ParentSource::Spawn) => (id, ParentSource::Spawn),
         other => other,
     };
-    let task = Task { parent, live: 0, source: source as u64 };
-    if TASKS.insert(hit.rsi(), task, 0).is_err() {
+    let task = Task { parent, live: 0, source: source as u64, task_id: task_id(header) };
+    if TASKS.insert(header, task, 0).is_err() {
         count(Counter::TasksFull);
     }
+}
+
+/// `tokio::task::local::spawn_local`: what it schedules before it returns is the new task.
+#[inline(always)]
+pub fn local_spawn(hit: &Hit, _cookie: Cookie) -> Option<()> {
+    let thread = thread::get(hit)?;
+    thread.heal(hit, hit.rsp());
+    thread.spawning_local = hit.rsp();
+    Some(())
+}
+
+/// `tokio::task::local::Shared::schedule`: rsi is the `Header`.
+#[inline(always)]
+pub fn local_schedule(hit: &Hit, _cookie: Cookie) -> Option<()> {
+    let thread = thread::known(hit)?;
+    let within = thread.spawning_local;
+    thread.spawning_local = 0;
+    if within == 0 || hit.rsp() >= within {
+        return None;
+    }
+    thread.heal(hit, hit.rsp());
+    spawned(hit, thread, hit.rsi());
     Some(())
 }
 
@@ -115,7 +187,8 @@ pub fn enter(hit: &Hit, _cookie: Cookie) -> Option<()> {
 pub fn exit(hit: &Hit, cookie: Cookie) -> Option<()> {
     let thread = thread::known(hit)?;
     let entered_at = future_entry_rsp(hit, cookie);
-    thread.heal(hit, entered_at);
+    // Everything a panic may have left: this may be the last hit on this thread for long.
+    thread.heal_up_to::<MAX_DEPTH>(hit, entered_at);
     let top = thread.top()?;
     if top.kind != kind::TASK || top.rsp != entered_at {
         count(Counter::StrayExits);

@@ -83,6 +83,8 @@ pub struct Thread {
     pub clean: u32,
     /// Zero.
     pub reserved: u32,
+    /// Stack pointer at the entry of `spawn_local`; 0: not in it.
+    pub spawning_local: u64,
     /// The frames, outermost first.
     pub frames: [Frame; MAX_DEPTH],
 }
@@ -98,6 +100,11 @@ static THREADS: HashMap<u32, Thread> = HashMap::with_max_entries(8192, BPF_F_NO_
 /// A zeroed value to insert: too large for the eBPF stack.
 #[map]
 static EMPTY_THREAD: Array<Thread> = Array::with_max_entries(1, 0);
+
+/// Threads, by their id in the target's namespace, that may have been inside a probed function
+/// when tracing began. Filled and cleared by user space.
+#[map]
+static SUSPECTS: HashMap<u32, u8> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
 
 /// A hit that concerns us.
 pub struct Hit {
@@ -265,10 +272,16 @@ impl Thread {
     /// a caller can have been entered.
     #[inline(always)]
     pub fn heal(&mut self, hit: &Hit, alive: u64) {
+        self.heal_up_to::<HEAL_AT_ONCE>(hit, alive);
+    }
+
+    /// The same, `MOST` frames at once.
+    #[inline(always)]
+    pub fn heal_up_to<const MOST: usize>(&mut self, hit: &Hit, alive: u64) {
         if self.overflow != 0 && self.overflow < alive {
             self.overflow = 0;
         }
-        for _ in 0..HEAL_AT_ONCE {
+        for _ in 0..MOST {
             let panics = self.panics;
             let Some(top) = self.top() else { return };
             if top.rsp >= alive {
@@ -323,7 +336,8 @@ impl Thread {
                 _ => {}
             }
         }
-        let certain = self.clean != 0;
+        // SAFETY: only whether there is an entry matters.
+        let certain = self.clean != 0 || unsafe { SUSPECTS.get(hit.tid) }.is_none();
         (0, if certain { ParentSource::Root } else { ParentSource::Unknown })
     }
 

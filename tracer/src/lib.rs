@@ -15,5 +15,6 @@ pub mod attach;
 pub mod events;
 pub mod export;
 pub mod plan;
+pub mod session;
 pub mod span;
 pub mod target;

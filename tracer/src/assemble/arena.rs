@@ -5,6 +5,9 @@ use std::ops::{Index, IndexMut};
 use crate::events::{FnId, KernelId, TaskAddr};
 use crate::span::{MonoNs, OrphanReason, TraceId};
 
+/// A tokio task holds its future a few words behind its `Header`.
+const TASK_CELL: std::ops::Range<u64> = 0x20..0x100;
+
 /// A slot of the arena.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Idx(u32);
@@ -77,6 +80,13 @@ impl Node {
             newer_in_task: None,
             older_in_task: None,
         }
+    }
+
+    /// Whether it lies in its task's own memory: nobody else's coroutine can lie there before
+    /// the end of the task, which is always noticed.
+    pub fn is_in_task_cell(&self) -> bool {
+        let offset = self.task.and_then(|task| self.addr.checked_sub(task.0.get()));
+        offset.is_some_and(|offset| TASK_CELL.contains(&offset))
     }
 
     /// It ends with the event at hand, as of `end` unless there were signs of it before.

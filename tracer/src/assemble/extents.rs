@@ -24,6 +24,11 @@ impl Extents {
         self.0.remove(&(addr, seq));
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Spans in which `addr` certainly lies, from the innermost outwards.
     pub fn around<'a>(&self, arena: &'a Arena, addr: u64) -> impl Iterator<Item = Idx> + use<'a> {
         let nearest = self.0.range(..=(addr, u64::MAX)).next_back().map(|(_, &idx)| idx);

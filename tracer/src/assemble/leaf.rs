@@ -64,6 +64,14 @@ impl Leaves {
         self.by_id.len()
     }
 
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+            && self.by_key.is_empty()
+            && self.waiting.is_empty()
+            && self.unsettled == 0
+    }
+
     pub fn contains(&self, id: KernelId) -> bool {
         self.by_id.contains_key(&id)
     }

@@ -178,6 +178,18 @@ impl Assembler {
         Stats { open: (self.arena.len() + self.leaves.len()) as u64, ..self.stats.clone() }
     }
 
+    /// Whether nothing is left in any index: what a test asks after the end.
+    #[cfg(test)]
+    fn is_empty(&self) -> bool {
+        self.open.is_empty()
+            && self.arena.len() == 0
+            && self.places.is_empty()
+            && self.tasks.is_empty()
+            && self.extents.is_empty()
+            && self.displaced.is_empty()
+            && self.leaves.is_empty()
+    }
+
     fn function(&self, id: FnId) -> Option<&FunctionMeta> {
         let at = (*self.by_fn.get(usize::from(id.0))?)?;
         self.meta.functions.get(at as usize)

@@ -23,10 +23,6 @@ impl Origin {
     }
 }
 
-/// A tokio task holds its future a few words behind its `Header`: what lies there is alive as
-/// long as the task, and its end is always noticed.
-const TASK_CELL: std::ops::Range<u64> = 0x20..0x100;
-
 /// A look for an ancestor goes up so many levels. Further up, a span counts as one.
 const MAX_CLIMB: usize = 256;
 
@@ -134,9 +130,8 @@ impl Assembler {
             }
             let node = &self.arena[idx];
             contradicted |= start.source == ParentSource::Frame
-                && node.task.is_some_and(|task| {
-                    node.addr.checked_sub(task.0.get()).is_some_and(|at| TASK_CELL.contains(&at))
-                });
+                && node.task != start.task
+                && node.is_in_task_cell();
             dead.push(idx);
         }
         if contradicted {

@@ -7,10 +7,9 @@ mod object;
 mod perf;
 mod probes;
 mod selftest;
+mod suspects;
 mod sys;
 
 pub use error::AttachError;
 pub use features::{Features, features};
 pub use probes::{AttachOptions, AttachedProbes, Mechanism};
-#[cfg(test)]
-mod t;

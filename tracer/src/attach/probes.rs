@@ -1,12 +1,12 @@
 //! Live probes: placed all or none, switched on together, gone when dropped.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::config::{Config, FnConfig, MAX_FUNCTIONS};
@@ -16,6 +16,7 @@ use super::error::AttachError;
 use super::features;
 use super::multi::Multi;
 use super::perf::PerfEvents;
+use super::suspects;
 use crate::events::Counters;
 use crate::plan::ProbePlan;
 use crate::target::PidNamespace;
@@ -193,7 +194,27 @@ impl AttachedProbes {
         if options.capture_tls {
             wired.settings.capture |= Config::CAPTURE_TLS;
         }
+        let mut table: HashMap<MapData, u32, u8> = take(&mut ebpf, "SUSPECTS")?;
+        let suspect = |table: &mut HashMap<MapData, u32, u8>| {
+            let threads = suspects::threads(pid);
+            for (tid, _) in &threads {
+                table
+                    .insert(tid, 1, 0)
+                    .map_err(|source| AttachError::Map { map: "SUSPECTS", source })?;
+            }
+            Ok::<_, AttachError>(threads)
+        };
+        suspect(&mut table)?;
         wired.switch(true)?;
+        // Once more, for threads that began between the two.
+        let threads = suspect(&mut table)?;
+        let ranges = suspects::probed_ranges(pid, plan);
+        for (tid, task) in &threads {
+            if suspects::is_outside(pid, task, &ranges).is_some() {
+                // A thread that cannot be cleared stays under suspicion.
+                let _ = table.remove(tid);
+            }
+        }
         Ok(Self { links, wired, ring, _ebpf: ebpf })
     }
 
@@ -240,7 +261,7 @@ impl AttachedProbes {
     pub fn counters(&self) -> Result<Counters, AttachError> {
         let mut all = Counters::default();
         for &counter in Counter::ALL {
-            all.set(counter, count(&self.wired.counters, counter)?);
+            all.set_from_cpus(counter, [count(&self.wired.counters, counter)?]);
         }
         Ok(all)
     }
@@ -290,12 +311,12 @@ fn fill_functions(ebpf: &mut Ebpf, configs: &[FnConfig]) -> Result<(), AttachErr
 /// Compares every site with the file that is about to be probed: a probe in the middle of an
 /// instruction would corrupt the target.
 fn check_code(plan: &ProbePlan) -> Result<(), AttachError> {
-    let mut files: HashMap<usize, File> = HashMap::new();
+    let mut files: BTreeMap<usize, File> = BTreeMap::new();
     for probe in &plan.probes {
         let path = &plan.modules[probe.module].path;
         let file = match files.entry(probe.module) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(
                 File::open(path)
                     .map_err(|source| AttachError::File { path: path.clone(), source })?,
             ),

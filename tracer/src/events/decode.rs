@@ -469,7 +469,7 @@ mod tests {
                 *first = kind;
             }
             if let Ok(event) = Event::decode(&bytes) {
-                prop_assert_eq!(event.at().tid.to_ne_bytes(), bytes[4..8]);
+                prop_assert_eq!(event.at().tid.to_ne_bytes(), &bytes[4..8]);
             }
         }
     }

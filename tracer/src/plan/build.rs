@@ -66,6 +66,7 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
         probes: Vec::new(),
         functions: Vec::new(),
         configs: Vec::new(),
+        code: Vec::new(),
     };
     let mut entries: Vec<EntryCoverage> = profile.spans.iter().map(entry).collect();
     let mut by_rule: BTreeMap<usize, Vec<Finding>> = BTreeMap::new();
@@ -97,9 +98,9 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     if let Some(rule) = &profile.leaf.tls {
         plan.tls(landmarks, tls, &rule.name, &mut coverage);
     }
-    let Builder { modules, probes, functions, configs } = plan;
+    let Builder { modules, probes, functions, configs, code } = plan;
     let sql_text_offset = landmarks.sql_text_offset;
-    ProbePlan { modules, probes, functions, configs, sql_text_offset, coverage }
+    ProbePlan { modules, probes, functions, configs, code, sql_text_offset, coverage }
 }
 
 fn entry(rule: &SpanRule) -> EntryCoverage {
@@ -151,6 +152,7 @@ struct Builder {
     probes: Vec<Probe>,
     functions: Vec<FunctionMeta>,
     configs: Vec<FnConfig>,
+    code: Vec<(u64, u64)>,
 }
 
 impl Builder {
@@ -204,6 +206,16 @@ impl Builder {
             return;
         }
         let id = id as u16;
+        for site in entries {
+            // The entry site may lie a few bytes behind the function's start: of no consequence,
+            // since a return address lies behind a call.
+            let size = function
+                .copies
+                .iter()
+                .find(|(addr, size)| (*addr..addr.saturating_add(*size)).contains(&site.addr));
+            let size = size.map_or(0, |(_, size)| *size);
+            self.code.push((site.offset, site.offset.saturating_add(size)));
+        }
         let path: Arc<str> = path_of(&function.name).into();
         let span = rule.name.as_deref().map_or_else(|| Arc::clone(&path), Arc::from);
         let probed = |is_async| ProbedFunction {
@@ -281,6 +293,10 @@ impl Builder {
         let before = self.probes.len();
         self.place_all(&found.task_bind, Program::TaskSpawn);
         self.place_all(&found.blocking_spawn, Program::TaskSpawn);
+        if !found.local_schedule.is_empty() {
+            self.place_all(&found.local_spawn, Program::LocalSpawn);
+            self.place_all(&found.local_schedule, Program::LocalSchedule);
+        }
         coverage.note(
             "tokio: spawn",
             self.probes.len() - before,
@@ -296,6 +312,7 @@ impl Builder {
         );
         let before = self.probes.len();
         self.place_all(&found.panic, Program::PanicBegin);
+        self.place_all(&found.panic_caught, Program::PanicCaught);
         coverage.note(
             "panics",
             self.probes.len() - before,

@@ -7,8 +7,8 @@ use thiserror::Error;
 
 /// A pattern on a function's demangled name.
 ///
-/// `*` stands for any characters. A pattern that does not begin with `*` must match from the
-/// beginning of the name or from a `::`, so `ToolExecutor::execute` finds
+/// `*` stands for any characters. A pattern must match from the beginning of the name or of a
+/// path segment in it, so `ToolExecutor::execute` finds
 /// `orchestrate_claude::tools::ToolExecutor::execute`. Written without `{{closure}}`, it means the
 /// function itself: its async body (`…::{{closure}}`), or the function if it is not async, but
 /// no closure inside. Written with, it means exactly that closure.
@@ -76,8 +76,8 @@ impl Pattern {
         if glob(&self.text, path) {
             return true;
         }
-        // From any `::` on.
-        path.match_indices("::").any(|(at, _)| glob(&self.text, &path[at + 2..]))
+        // From any `::`, and from the type in `<Type as Trait>::method` on.
+        path.match_indices(['<', ':', ' ', '&']).any(|(at, _)| glob(&self.text, &path[at + 1..]))
     }
 }
 
@@ -125,6 +125,15 @@ mod tests {
         let pattern = "Loop::run::{{closure}}::{{closure}}";
         assert!(matches(pattern, "a::Loop::run::{{closure}}::{{closure}}"));
         assert!(!matches(pattern, "a::Loop::run::{{closure}}"));
+    }
+
+    #[test]
+    fn a_method_of_a_trait_is_found_by_its_type() {
+        assert!(matches(
+            "bodies::*",
+            "<truth::bodies::Store as truth::Service>::handle::{{closure}}"
+        ));
+        assert!(matches("truth::bodies::*", "<truth::bodies::Store as x::Service>::handle"));
     }
 
     #[test]

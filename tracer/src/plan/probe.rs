@@ -39,12 +39,18 @@ programs! {
     CallExit = "call_exit",
     /// A panic begins to unwind.
     PanicBegin = "panic_begin",
+    /// A panic has been caught.
+    PanicCaught = "panic_caught",
     /// Entry of tokio's `raw::poll`.
     TaskEnter = "task_enter",
     /// Where `raw::poll` has just returned.
     TaskExit = "task_exit",
     /// A task is being spawned.
     TaskSpawn = "task_spawn",
+    /// Entry of `spawn_local`.
+    LocalSpawn = "local_spawn",
+    /// A task of a `LocalSet` is scheduled.
+    LocalSchedule = "local_schedule",
     /// Entry of tokio's `raw::dealloc`.
     TaskFree = "task_free",
     /// Entry of tokio's `raw::shutdown`.
@@ -103,6 +109,8 @@ pub struct ProbePlan {
     pub functions: Vec<FunctionMeta>,
     /// Entry of the function table for each of [`Self::functions`].
     pub configs: Vec<FnConfig>,
+    /// File ranges of the traced functions' code in the first module.
+    pub code: Vec<(u64, u64)>,
     /// Offset of the SQL text in `sqlite3_stmt`.
     pub sql_text_offset: Option<u32>,
     /// What is covered, what is not, and why.

@@ -4,6 +4,30 @@
 //! Every byte read here is hostile: sizes are bounded, arithmetic is checked, and a malformed
 //! input ends in a [`TargetError`].
 
+mod analysis;
+mod coroutine;
+mod decode;
+mod dispatch;
+mod error;
+mod image;
+mod landmarks;
+mod location;
+mod names;
+mod parallel;
+mod process;
+mod relocations;
+mod scan;
+mod sites;
+mod symbols;
+mod task_poll;
 mod types;
 
+pub use analysis::{Analysis, WhyNot};
+pub use decode::probe_cost;
+pub use error::{TargetError, TargetErrorKind};
+pub use image::Image;
+pub use process::{MappedModule, Target};
 pub use types::*;
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,12 @@ pub struct Landmarks {
     pub task_bind: Vec<Site>,
     /// `blocking::pool::Spawner::spawn_task`: rsi = `Header`.
     pub blocking_spawn: Vec<Site>,
-    /// `raw::dealloc<T,S>`: rdi = `Header`.
+    /// `tokio::task::local::spawn_local` and the like.
+    pub local_spawn: Vec<Site>,
+    /// `tokio::task::local::Shared::schedule`: rsi = `Header`.
+    pub local_schedule: Vec<Site>,
+    /// `raw::dealloc<T,S>` and `drop_in_place<Cell<T,S>>`: rdi = `Header`. The last reference may
+    /// be dropped by a direct call of the latter, past the vtable.
     pub task_dealloc: Vec<Site>,
     /// `raw::shutdown<T,S>`: rdi = `Header`.
     pub task_shutdown: Vec<Site>,
@@ -158,6 +163,8 @@ pub struct Landmarks {
     pub wake: Vec<Site>,
     /// `rust_panic` (or what else every panic passes through).
     pub panic: Vec<Site>,
+    /// `std::panicking::catch_unwind::cleanup` (`…::r#try::cleanup` before 1.92 or so).
+    pub panic_caught: Vec<Site>,
     /// `hyper::client::conn::SendRequest<B>::send_request_retryable` (hyper 0.14).
     pub http_send: Vec<Site>,
     /// `flume::Sender<T>::send`: rsi → `&Sender`, `*rsi` = the channel.

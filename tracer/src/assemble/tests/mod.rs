@@ -1,1 +1,9 @@
-//! The assembler, against small readable cases and against a model.
+//! The assembler against small readable cases and against a model.
+
+mod bounds;
+mod cases;
+mod leaves;
+mod model;
+mod properties;
+mod scene;
+mod wire;

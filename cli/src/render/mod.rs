@@ -1,0 +1,13 @@
+//! What people and scripts see.
+
+pub mod block;
+pub mod coverage;
+pub mod forest;
+pub mod json;
+pub mod live;
+pub mod style;
+pub mod summary;
+pub mod text;
+
+#[cfg(test)]
+pub mod fixture;

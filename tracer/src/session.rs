@@ -1,0 +1,392 @@
+//! One traced process, from its PID to finished spans: the stages joined up.
+
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::assemble::{Assembler, Limits, Output, Stats};
+use crate::attach::{AttachError, AttachOptions, AttachedProbes, Mechanism};
+use crate::events::{Counters, Decoder, Recorder, StopReason};
+use crate::plan::{self, Coverage, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
+use crate::span::{ClockAnchor, MonoNs};
+use crate::target::{Analysis, Target, TargetError};
+
+/// What to trace, and how.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Which functions become which spans.
+    pub profile: Profile,
+    /// How probes are placed and how large the maps are.
+    pub attach: AttachOptions,
+    /// How much the assembler may hold.
+    pub limits: Limits,
+    /// Where to record the events, if anywhere.
+    pub record: Option<PathBuf>,
+}
+
+/// Why a process cannot be traced.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// It could not be inspected.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// No probe could be placed.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Nothing in it matches.
+    #[error(
+        "pid {pid} ({}): nothing in it can be traced with the profile `{profile}`; see \
+         `orchestrate-trace inspect {pid}`, or name functions with --function",
+        executable.display()
+    )]
+    NothingToTrace {
+        /// Which process.
+        pid: u32,
+        /// Its executable.
+        executable: PathBuf,
+        /// The profile's name.
+        profile: String,
+    },
+    /// The recording could not be written.
+    #[error("recording {}: {source}", path.display())]
+    Record {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel could not be asked about the process.
+    #[error("pid {pid}: {source}")]
+    Watch {
+        /// Which process.
+        pid: u32,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What became of the target between two looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It runs.
+    Running,
+    /// It exited.
+    Exited,
+    /// It executed another program.
+    Replaced,
+}
+
+/// What a session saw and lost, in total.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Process traced.
+    pub pid: u32,
+    /// How probes were placed.
+    pub mechanism: Mechanism,
+    /// Probes placed.
+    pub probes: usize,
+    /// How many of them the kernel emulates.
+    pub emulated_probes: usize,
+    /// Functions probed.
+    pub functions_probed: usize,
+    /// Bodies known to be inlined.
+    pub functions_inlined: usize,
+    /// Functions that matched and cannot be probed.
+    pub functions_refused: usize,
+    /// The kernel side's counters.
+    pub counters: Counters,
+    /// The assembler's.
+    pub spans: Stats,
+    /// Records that were malformed.
+    pub malformed: u64,
+    /// Why it ended.
+    pub why: StopReason,
+    /// Nanoseconds between attach and detach.
+    pub traced_ns: u64,
+    /// Nanoseconds that inspection and planning took.
+    pub inspect_ns: u64,
+    /// Nanoseconds that loading and placing the probes took.
+    pub attach_ns: u64,
+}
+
+impl Summary {
+    /// Everything lost, by name; empty when nothing was.
+    pub fn drops(&self) -> Vec<(String, u64)> {
+        let kernel = self.counters.losses().map(|(counter, n)| (counter.name().to_owned(), n));
+        let ours = self.spans.drops.iter().filter(|&(_, n)| n != 0);
+        let mut all: Vec<_> = kernel.chain(ours.map(|(name, n)| (name.to_owned(), n))).collect();
+        if self.malformed != 0 {
+            all.push(("malformed_records".to_owned(), self.malformed));
+        }
+        all
+    }
+}
+
+/// A process that is being traced. Dropping it detaches.
+pub struct Session {
+    target: Target,
+    pidfd: OwnedFd,
+    meta: Arc<TraceMeta>,
+    coverage: Coverage,
+    placed: Placed,
+    probes: AttachedProbes,
+    decoder: Decoder,
+    assembler: Assembler,
+    recorder: Option<(PathBuf, Recorder<BufWriter<File>>)>,
+    ends_lost: u64,
+    began: Instant,
+    looked: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct Placed {
+    probes: usize,
+    emulated: usize,
+    inspect_ns: u64,
+    attach_ns: u64,
+}
+
+/// Records taken in between two looks at the clock.
+const BATCH: usize = 65_536;
+
+/// Makes the plan for `target`, touching nothing.
+///
+/// # Errors
+/// When its executable cannot be analysed.
+pub fn plan_for(target: &Target, profile: &Profile) -> Result<ProbePlan, TargetError> {
+    let analysis = Analysis::new(target.exe())?;
+    let tls = target.libssl().map(|image| (image.info(), analysis.tls_landmarks(image)));
+    plan_image(&analysis, profile, tls)
+}
+
+fn plan_image(
+    analysis: &Analysis<'_>,
+    profile: &Profile,
+    tls: Option<(crate::target::ModuleInfo, crate::target::TlsLandmarks)>,
+) -> Result<ProbePlan, TargetError> {
+    let wanted = plan::wanted(profile, analysis.functions());
+    let findings = analysis.findings(&wanted);
+    let inlined = analysis.inlined();
+    Ok(plan::build(Inputs {
+        profile,
+        executable: analysis.image().info(),
+        findings,
+        inlined: &inlined,
+        landmarks: &analysis.landmarks(),
+        tls: tls.as_ref().map(|(module, found)| (module.clone(), found)),
+    }))
+}
+
+impl Session {
+    /// Inspects the process, makes a plan, and places its probes.
+    ///
+    /// # Errors
+    /// The process is untouched when this fails.
+    pub fn attach(pid: u32, options: SessionOptions) -> Result<Self, SessionError> {
+        let SessionOptions { profile, attach, limits, record } = options;
+        let began = Instant::now();
+        let watch = |source: io::Error| SessionError::Watch { pid, source };
+        let target = Target::open(pid)?;
+        let raw = Pid::from_raw(pid as i32)
+            .ok_or_else(|| watch(io::Error::from_raw_os_error(libc::ESRCH)))?;
+        let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| watch(e.into()))?;
+        let plan = plan_for(&target, &profile)?;
+        if plan.probes.is_empty() {
+            return Err(SessionError::NothingToTrace {
+                pid,
+                executable: target.exe().info().name,
+                profile: profile.name,
+            });
+        }
+        let inspect_ns = began.elapsed().as_nanos() as u64;
+        let info = target.exe().info();
+        let meta = Arc::new(TraceMeta {
+            seed: seed(),
+            anchor: ClockAnchor::now(),
+            target: TargetMeta { pid, executable: info.name, build_id: info.build_id },
+            functions: plan.functions.clone(),
+        });
+        let recorder = match record {
+            None => None,
+            Some(path) => {
+                let begin = || {
+                    let file = File::create(&path)?;
+                    Recorder::begin(BufWriter::with_capacity(1 << 20, file), &meta)
+                };
+                let recorder = begin()
+                    .map_err(|source| SessionError::Record { path: path.clone(), source })?;
+                Some((path, recorder))
+            }
+        };
+        let attaching = Instant::now();
+        let probes = AttachedProbes::attach(&plan, pid, target.pid_namespace(), &attach)?;
+        let placed = Placed {
+            probes: plan.probes.len(),
+            emulated: plan
+                .probes
+                .iter()
+                .filter(|p| p.cost == crate::target::Cost::Emulated)
+                .count(),
+            inspect_ns,
+            attach_ns: attaching.elapsed().as_nanos() as u64,
+        };
+        let now = Instant::now();
+        Ok(Self {
+            target,
+            pidfd,
+            coverage: plan.coverage,
+            placed,
+            probes,
+            decoder: Decoder::default(),
+            assembler: Assembler::new(Arc::clone(&meta), limits),
+            meta,
+            recorder,
+            ends_lost: 0,
+            began: now,
+            looked: now,
+        })
+    }
+
+    /// What is covered and what is not.
+    pub fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// What a recording of this session begins with.
+    pub fn meta(&self) -> &Arc<TraceMeta> {
+        &self.meta
+    }
+
+    /// Which mechanism holds the probes.
+    pub fn mechanism(&self) -> Mechanism {
+        self.probes.mechanism()
+    }
+
+    /// Probes placed.
+    pub fn probes(&self) -> usize {
+        self.placed.probes
+    }
+
+    /// Takes in what the target did since the last call and appends what follows from it to
+    /// `out`. Call it every [`AttachedProbes::DRAIN_INTERVAL`].
+    ///
+    /// # Errors
+    /// When the recording cannot be written or the kernel refuses to be asked.
+    pub fn poll(&mut self, out: &mut Vec<Output>) -> Result<Status, SessionError> {
+        self.drain(out)?;
+        self.assembler.advance(now(), out);
+        if self.looked.elapsed().as_millis() >= 250 {
+            self.looked = Instant::now();
+            self.look_at_losses()?;
+        }
+        self.status()
+    }
+
+    fn drain(&mut self, out: &mut Vec<Output>) -> Result<usize, SessionError> {
+        let Self { probes, decoder, assembler, recorder, .. } = self;
+        let mut failed = None;
+        let seen = probes.drain(BATCH, |bytes| {
+            if let Some((path, recorder)) = recorder
+                && failed.is_none()
+                && let Err(source) = recorder.record(bytes)
+            {
+                failed = Some(SessionError::Record { path: path.clone(), source });
+            }
+            if let Some(event) = decoder.decode(bytes) {
+                assembler.event(&event, out);
+            }
+        });
+        match failed {
+            None => Ok(seen),
+            Some(error) => {
+                // Said once; tracing goes on without the recording if the caller wants.
+                self.recorder = None;
+                Err(error)
+            }
+        }
+    }
+
+    fn look_at_losses(&mut self) -> Result<Counters, SessionError> {
+        let counters = self.probes.counters()?;
+        if counters.ends_lost() != self.ends_lost {
+            self.ends_lost = counters.ends_lost();
+            self.assembler.ends_were_lost();
+        }
+        if let Some((path, recorder)) = &mut self.recorder {
+            recorder
+                .counters(now(), &counters)
+                .map_err(|source| SessionError::Record { path: path.clone(), source })?;
+        }
+        Ok(counters)
+    }
+
+    fn status(&self) -> Result<Status, SessionError> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let ready = poll(&mut fds, Some(&zero)).unwrap_or(0);
+        if ready > 0 {
+            return Ok(Status::Exited);
+        }
+        Ok(if self.target.same_executable() { Status::Running } else { Status::Replaced })
+    }
+
+    /// Detaches, takes in what is still waiting, ends every open span, and sums up.
+    ///
+    /// # Errors
+    /// As [`Self::poll`]. The target is detached in any case.
+    pub fn finish(
+        mut self,
+        why: StopReason,
+        out: &mut Vec<Output>,
+    ) -> Result<Summary, SessionError> {
+        self.probes.switch(false)?;
+        while self.drain(out)? != 0 {}
+        let counters = self.look_at_losses()?;
+        let traced_ns = self.began.elapsed().as_nanos() as u64;
+        let end = now();
+        self.assembler.finish(end, out);
+        if let Some((path, recorder)) = self.recorder.take() {
+            recorder
+                .end(end, &counters, why)
+                .map_err(|source| SessionError::Record { path, source })?;
+        }
+        let (functions_probed, functions_inlined, functions_refused) = self.coverage.counts();
+        Ok(Summary {
+            pid: self.meta.target.pid,
+            mechanism: self.probes.mechanism(),
+            probes: self.placed.probes,
+            emulated_probes: self.placed.emulated,
+            functions_probed,
+            functions_inlined,
+            functions_refused,
+            counters,
+            spans: self.assembler.stats(),
+            malformed: self.decoder.malformed(),
+            why,
+            traced_ns,
+            inspect_ns: self.placed.inspect_ns,
+            attach_ns: self.placed.attach_ns,
+        })
+    }
+}
+
+fn now() -> MonoNs {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    MonoNs(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+}
+
+/// 32 hex digits that no other session has.
+fn seed() -> String {
+    let mut bytes = [0_u8; 16];
+    // SAFETY: the buffer is as long as said; the call fills it or leaves it, and time is mixed in.
+    unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    format!("{:032x}", u128::from_le_bytes(bytes) ^ u128::from(now().0))
+}
