@@ -58,7 +58,7 @@ impl Verdict {
 
     /// `right` in parts per million of the probed bodies.
     pub fn right_ppm(&self) -> u64 {
-        if self.probed == 0 { 0 } else { self.right * 1_000_000 / self.probed }
+        (self.right * 1_000_000).checked_div(self.probed).unwrap_or(0)
     }
 
     /// Nothing wrong: no parent, no outcome, nothing missing or invented, and what was lost was
