@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,9 +14,9 @@ use thiserror::Error;
 use crate::assemble::{Assembler, Limits, Output, Stats};
 use crate::attach::{AttachError, AttachOptions, AttachedProbes, Mechanism};
 use crate::events::{Counters, Decoder, Recorder, StopReason};
-use crate::plan::{self, Coverage, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
+use crate::plan::{self, Coverage, Finding, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
 use crate::span::{ClockAnchor, MonoNs};
-use crate::target::{Analysis, Target, TargetError};
+use crate::target::{Analysis, Cost, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot};
 
 /// What to trace, and how.
 #[derive(Clone, Debug)]
@@ -119,19 +119,25 @@ pub struct Summary {
 impl Summary {
     /// Everything lost, by name; empty when nothing was.
     pub fn drops(&self) -> Vec<(String, u64)> {
-        let kernel = self.counters.losses().map(|(counter, n)| (counter.name().to_owned(), n));
-        let ours = self.spans.drops.iter().filter(|&(_, n)| n != 0);
-        let mut all: Vec<_> = kernel.chain(ours.map(|(name, n)| (name.to_owned(), n))).collect();
-        if self.malformed != 0 {
-            all.push(("malformed_records".to_owned(), self.malformed));
-        }
-        all
+        losses(&self.counters, &self.spans, self.malformed)
     }
+}
+
+/// Everything lost, by name; empty when nothing was.
+pub fn losses(counters: &Counters, spans: &Stats, malformed: u64) -> Vec<(String, u64)> {
+    let kernel = counters.losses().map(|(counter, n)| (counter.name().to_owned(), n));
+    let ours = spans.drops.iter().filter(|&(_, n)| n != 0);
+    let mut all: Vec<_> = kernel.chain(ours.map(|(name, n)| (name.to_owned(), n))).collect();
+    if malformed != 0 {
+        all.push(("malformed_records".to_owned(), malformed));
+    }
+    all
 }
 
 /// A process that is being traced. Dropping it detaches.
 pub struct Session {
-    target: Target,
+    /// `None` when it was attached to before it executed its program.
+    target: Option<Target>,
     pidfd: OwnedFd,
     meta: Arc<TraceMeta>,
     coverage: Coverage,
@@ -143,6 +149,7 @@ pub struct Session {
     ends_lost: u64,
     began: Instant,
     looked: Instant,
+    replaced: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -156,32 +163,67 @@ struct Placed {
 /// Records taken in between two looks at the clock.
 const BATCH: usize = 65_536;
 
-/// Makes the plan for `target`, touching nothing.
-///
-/// # Errors
-/// When its executable cannot be analysed.
-pub fn plan_for(target: &Target, profile: &Profile) -> Result<ProbePlan, TargetError> {
-    let analysis = Analysis::new(target.exe())?;
-    let tls = target.libssl().map(|image| (image.info(), analysis.tls_landmarks(image)));
-    plan_image(&analysis, profile, tls)
+/// Makes the plan for a process, touching nothing.
+pub fn plan_for(target: &Target, profile: &Profile) -> ProbePlan {
+    plan_images(&target.exe, target.libssl.as_deref(), profile)
 }
 
-fn plan_image(
-    analysis: &Analysis<'_>,
-    profile: &Profile,
-    tls: Option<(crate::target::ModuleInfo, crate::target::TlsLandmarks)>,
-) -> Result<ProbePlan, TargetError> {
-    let wanted = plan::wanted(profile, analysis.functions());
-    let findings = analysis.findings(&wanted);
-    let inlined = analysis.inlined();
-    Ok(plan::build(Inputs {
+/// Makes the plan for an executable and the OpenSSL that it uses, where that is a library.
+pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> ProbePlan {
+    let analysis = Analysis::new(exe);
+    let findings = find(&analysis, profile);
+    let tls = match libssl {
+        Some(image) => (image.info().clone(), Analysis::new(image).tls_landmarks()),
+        // Linked in statically, if at all.
+        None => (exe.info().clone(), analysis.tls_landmarks()),
+    };
+    plan::build(Inputs {
         profile,
-        executable: analysis.image().info(),
+        executable: exe.info().clone(),
         findings,
-        inlined: &inlined,
+        inlined: &analysis.inlined(),
         landmarks: &analysis.landmarks(),
-        tls: tls.as_ref().map(|(module, found)| (module.clone(), found)),
-    }))
+        tls: Some((tls.0, &tls.1)),
+    })
+}
+
+/// Looks at every function that the profile asks for.
+fn find(analysis: &Analysis<'_>, profile: &Profile) -> Vec<(usize, Finding)> {
+    let wanted = plan::wanted(profile, analysis.image().functions());
+    let functions: Vec<_> = wanted.iter().map(|(_, function)| *function).collect();
+    let coroutines = analysis.coroutines(&functions);
+    let mut found = Vec::with_capacity(wanted.len());
+    for ((rule, function), coroutine) in wanted.into_iter().zip(coroutines) {
+        let finding = match coroutine {
+            Ok(coroutine) => Finding::Coroutine(coroutine),
+            Err(WhyNot::NotAsync) if !profile.spans[rule].function.means_plain(&function.name) => {
+                continue;
+            }
+            Err(WhyNot::NotAsync) => {
+                let mut plain = analysis.plain_functions(&[function]);
+                match plain.pop().flatten() {
+                    Some(plain) => Finding::Plain(plain),
+                    None => Finding::Refused(function.clone(), WhyNot::NoEntry.to_string()),
+                }
+            }
+            Err(why) => Finding::Refused(function.clone(), why.to_string()),
+        };
+        found.push((rule, finding));
+    }
+    found
+}
+
+/// The OpenSSL library that a program started now would load, if it needs one: what `run` goes
+/// by, before there are mappings to look at.
+fn needed_libssl(exe: &Image) -> Option<Image> {
+    let needed = exe.needed_libraries();
+    let name = needed.iter().find(|name| name.starts_with("libssl.so"))?;
+    let places =
+        ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
+    places.iter().find_map(|place| {
+        let path = Path::new(place).join(name);
+        Image::open(&path, &path).ok()
+    })
 }
 
 impl Session {
@@ -190,23 +232,58 @@ impl Session {
     /// # Errors
     /// The process is untouched when this fails.
     pub fn attach(pid: u32, options: SessionOptions) -> Result<Self, SessionError> {
-        let SessionOptions { profile, attach, limits, record } = options;
         let began = Instant::now();
-        let watch = |source: io::Error| SessionError::Watch { pid, source };
         let target = Target::open(pid)?;
-        let raw = Pid::from_raw(pid as i32)
+        target.exe.require_rust()?;
+        let plan = plan_for(&target, &options.profile);
+        let info = target.exe.info().clone();
+        let namespace = target.pid_namespace;
+        Self::begin(pid, options, began, info, namespace, plan, Some(target))
+    }
+
+    /// Places probes in `program` on behalf of `pid`, which is about to execute it: the first
+    /// instruction is traced.
+    ///
+    /// # Errors
+    /// The process is untouched when this fails.
+    pub fn attach_before_exec(
+        pid: u32,
+        program: &Path,
+        options: SessionOptions,
+    ) -> Result<Self, SessionError> {
+        let began = Instant::now();
+        let exe = Image::open(program, program)?;
+        exe.require_rust()?;
+        let libssl = needed_libssl(&exe);
+        let plan = plan_images(&exe, libssl.as_ref(), &options.profile);
+        let namespace = PidNamespace::of(pid)?;
+        Self::begin(pid, options, began, exe.info().clone(), namespace, plan, None)
+    }
+
+    fn begin(
+        pid: u32,
+        options: SessionOptions,
+        began: Instant,
+        info: ModuleInfo,
+        namespace: PidNamespace,
+        plan: ProbePlan,
+        target: Option<Target>,
+    ) -> Result<Self, SessionError> {
+        let SessionOptions { profile, attach, limits, record } = options;
+        let watch = |source: io::Error| SessionError::Watch { pid, source };
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
             .ok_or_else(|| watch(io::Error::from_raw_os_error(libc::ESRCH)))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| watch(e.into()))?;
-        let plan = plan_for(&target, &profile)?;
-        if plan.probes.is_empty() {
+        if plan.functions.is_empty() && plan.probes.iter().all(|p| !p.program.is_leaf()) {
             return Err(SessionError::NothingToTrace {
                 pid,
-                executable: target.exe().info().name,
+                executable: info.name,
                 profile: profile.name,
             });
         }
         let inspect_ns = began.elapsed().as_nanos() as u64;
-        let info = target.exe().info();
         let meta = Arc::new(TraceMeta {
             seed: seed(),
             anchor: ClockAnchor::now(),
@@ -226,14 +303,11 @@ impl Session {
             }
         };
         let attaching = Instant::now();
-        let probes = AttachedProbes::attach(&plan, pid, target.pid_namespace(), &attach)?;
+        let probes = AttachedProbes::attach(&plan, pid, namespace, &attach)?;
+        let emulated = plan.probes.iter().filter(|p| p.cost == Cost::Emulated).count();
         let placed = Placed {
             probes: plan.probes.len(),
-            emulated: plan
-                .probes
-                .iter()
-                .filter(|p| p.cost == crate::target::Cost::Emulated)
-                .count(),
+            emulated,
             inspect_ns,
             attach_ns: attaching.elapsed().as_nanos() as u64,
         };
@@ -251,6 +325,7 @@ impl Session {
             ends_lost: 0,
             began: now,
             looked: now,
+            replaced: false,
         })
     }
 
@@ -285,6 +360,8 @@ impl Session {
         if self.looked.elapsed().as_millis() >= 250 {
             self.looked = Instant::now();
             self.look_at_losses()?;
+            let replaced = |t: &Target| matches!(t.still_same(), Err(TargetError::Replaced { .. }));
+            self.replaced = self.target.as_ref().is_some_and(replaced);
         }
         self.status()
     }
@@ -335,7 +412,7 @@ impl Session {
         if ready > 0 {
             return Ok(Status::Exited);
         }
-        Ok(if self.target.same_executable() { Status::Running } else { Status::Replaced })
+        Ok(if self.replaced { Status::Replaced } else { Status::Running })
     }
 
     /// Detaches, takes in what is still waiting, ends every open span, and sums up.

@@ -11,7 +11,8 @@ use thiserror::Error;
 /// path segment in it, so `ToolExecutor::execute` finds
 /// `orchestrate_claude::tools::ToolExecutor::execute`. Written without `{{closure}}`, it means the
 /// function itself: its async body (`…::{{closure}}`), or the function if it is not async, but
-/// no closure inside. Written with, it means exactly that closure.
+/// no closure inside. Written with, it means exactly that closure. With a `*`, only async
+/// functions are meant.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pattern {
@@ -70,6 +71,12 @@ impl Pattern {
         }
         let own = name.strip_suffix(CLOSURE).unwrap_or(name);
         !own.ends_with(CLOSURE) && self.matches_path(own)
+    }
+
+    /// Whether a function that is not async is meant too: only one that is named without `*`, since
+    /// plain functions are many and may be hot; and a closure only where it is written.
+    pub fn means_plain(&self, name: &str) -> bool {
+        !self.text.contains('*') && (self.text.contains("{{closure}}") || !name.ends_with(CLOSURE))
     }
 
     fn matches_path(&self, path: &str) -> bool {

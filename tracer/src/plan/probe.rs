@@ -81,6 +81,13 @@ programs! {
     ChannelClose = "channel_close",
 }
 
+impl Program {
+    /// It makes spans by itself, without a function of the profile.
+    pub const fn is_leaf(self) -> bool {
+        matches!(self, Self::SqlStep | Self::TlsWrite)
+    }
+}
+
 /// One probe: where, what runs, and what it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use memmap2::Mmap;
 use object::LittleEndian;
 use object::elf;
-use object::read::elf::{FileHeader, ProgramHeader as _, SectionHeader as _};
+use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, SectionHeader as _};
 
 use super::decode::{MAX_INSTRUCTION, decoder, probe_cost};
 use super::relocations::Relocations;
@@ -156,6 +156,25 @@ impl Image {
             symbols: OnceLock::new(),
             relocations: OnceLock::new(),
         })
+    }
+
+    /// Libraries that the dynamic linker would load for it (`DT_NEEDED`).
+    pub fn needed_libraries(&self) -> Vec<String> {
+        let needed = || {
+            let data = &*self.data;
+            let sections = Header::parse(data).ok()?.sections(LE, data).ok()?;
+            let (entries, strings) = sections.dynamic(LE, data).ok()??;
+            let strings = sections.strings(LE, data, strings).ok()?;
+            let names = entries.iter().take(MAX_SECTIONS).filter_map(|entry| {
+                if entry.d_tag(LE) != elf::DT_NEEDED {
+                    return None;
+                }
+                let name = strings.get(u32::try_from(entry.d_val(LE)).ok()?).ok()?;
+                Some(String::from_utf8_lossy(name).into_owned())
+            });
+            Some(names.collect())
+        };
+        needed().unwrap_or_default()
     }
 
     /// Where the file is and which build it is.

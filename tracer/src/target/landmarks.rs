@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use iced_x86::{Code, OpKind, Register};
 
 use super::decode::{RDI, gpr};
+use super::names::dropped_type;
 use super::scan::Scan;
-use super::sites::{at_returns, body, entry, exits, exits_ignoring_pointers};
+use super::sites::{at_returns, body, entry, exits_ignoring_pointers};
 use super::{ExitSite, Image, Landmarks, Site, TlsLandmarks, task_poll};
 
 /// Collects [`Landmarks`].
@@ -17,17 +18,32 @@ pub(super) fn landmarks(image: &Image, scan: &Scan) -> Landmarks {
         task_poll: sites(&[task_poll::RAW_POLL]),
         task_poll_exits: task_poll::exits(image, scan),
         task_bind: sites(&["tokio::runtime::task::list::OwnedTasks::bind_inner"]),
-        blocking_spawn: sites(&["tokio::runtime::blocking::pool::Spawner::spawn_task"]),
-        task_dealloc: sites(&["tokio::runtime::task::raw::dealloc"]),
+        // Moved in tokio 1.54.
+        blocking_spawn: sites(&[
+            "tokio::runtime::blocking::pool::Spawner::spawn_task",
+            "tokio::runtime::blocking::sharded::ShardedImpl::spawn_task",
+        ]),
+        local_spawn: sites(&[
+            "tokio::task::local::spawn_local",
+            "tokio::task::local::LocalSet::spawn_local",
+            "tokio::task::local::Context::spawn",
+        ]),
+        local_schedule: sites(&["tokio::task::local::Shared::schedule"]),
+        task_dealloc: task_dealloc(image),
         task_shutdown: sites(&["tokio::runtime::task::raw::shutdown"]),
         wake: sites(&[
             "tokio::runtime::task::waker::wake_by_val",
             "tokio::runtime::task::waker::wake_by_ref",
         ]),
         panic: sites(&["__rustc::rust_panic", "rust_panic", "std::panicking::rust_panic"]),
+        panic_caught: sites(&[
+            "std::panicking::catch_unwind::cleanup",
+            "std::panicking::try::cleanup",
+        ]),
         http_send: sites(&["hyper::client::conn::SendRequest::send_request_retryable"]),
         channel_send: sites(&["flume::Sender::send"]),
         channel_recv: sites(&["flume::Shared::recv"]),
+        channel_close: sites(&["flume::Shared::disconnect_all"]),
         sql_step: sites(&["sqlite3_step"]),
         sql_step_exits: sql_step_exits(image, scan),
         sql_reset: sites(&["sqlite3_reset"]),
@@ -50,7 +66,8 @@ pub(super) fn tls(image: &Image, scan: &Scan) -> TlsLandmarks {
         read_exits: read_exits
             .flat_map(|(name, is_ex)| {
                 let all = addresses(image, &[name]).into_iter();
-                all.flat_map(|addr| exits(image, scan, addr)).map(move |exit| (exit, is_ex))
+                all.flat_map(|addr| returns_behind_thunk(image, scan, addr))
+                    .map(move |exit| (exit, is_ex))
             })
             .collect(),
         free: entries(image, &["SSL_free"]),
@@ -69,6 +86,20 @@ pub(super) fn addresses(image: &Image, names: &[&str]) -> Vec<u64> {
 
 fn entries(image: &Image, names: &[&str]) -> Vec<Site> {
     addresses(image, names).into_iter().filter_map(|addr| entry(image, addr)).collect()
+}
+
+/// `raw::dealloc` is called through the vtable; elsewhere tokio drops the last reference by a
+/// direct call of the drop glue of the task's allocation.
+fn task_dealloc(image: &Image) -> Vec<Site> {
+    let mut all = addresses(image, &["tokio::runtime::task::raw::dealloc"]);
+    let glue = image.functions().iter().filter(|function| {
+        dropped_type(&function.name)
+            .is_some_and(|dropped| dropped.starts_with("tokio::runtime::task::core::Cell"))
+    });
+    all.extend(glue.flat_map(|function| &function.copies).map(|(addr, _)| *addr));
+    all.sort_unstable();
+    all.dedup();
+    all.into_iter().filter_map(|addr| entry(image, addr)).collect()
 }
 
 /// SQLite keeps the addresses of its functions in one table, for extensions that are loaded at

@@ -45,6 +45,23 @@ pub struct Target {
     exe_id: (u64, u64),
 }
 
+impl PidNamespace {
+    /// The namespace of a process, and the process's id in it.
+    ///
+    /// # Errors
+    /// There is no such process, or it may not be looked at.
+    pub fn of(pid: u32) -> Result<Self, TargetError> {
+        let status = process(pid)?.status().map_err(|error| proc_error(pid, error))?;
+        let inner = status.nspid.as_ref().and_then(|ids| ids.last().copied());
+        let namespace = metadata(pid, &proc_path(pid, "ns/pid"))?;
+        Ok(Self {
+            dev: namespace.dev(),
+            ino: namespace.ino(),
+            pid: inner.and_then(|id| u32::try_from(id).ok()).unwrap_or(pid),
+        })
+    }
+}
+
 impl Target {
     /// Inspects a running process.
     pub fn open(pid: u32) -> Result<Self, TargetError> {
@@ -62,14 +79,7 @@ impl Target {
         if tgid != pid {
             return Err(TargetError::Thread { tid: pid, pid: tgid });
         }
-        let inner = status.nspid.as_ref().and_then(|ids| ids.last().copied());
-        let namespace = proc_path(pid, "ns/pid");
-        let namespace = metadata(pid, &namespace)?;
-        let pid_namespace = PidNamespace {
-            dev: namespace.dev(),
-            ino: namespace.ino(),
-            pid: inner.and_then(|id| u32::try_from(id).ok()).unwrap_or(pid),
-        };
+        let pid_namespace = PidNamespace::of(pid)?;
         let exe_path = proc_path(pid, "exe");
         let exe_file = metadata(pid, &exe_path)?;
         let exe_name = std::fs::read_link(&exe_path).map_err(|e| link_error(pid, &exe_path, e))?;

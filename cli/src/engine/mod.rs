@@ -3,11 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
+mod live;
+
 use serde::Serialize;
 use tracer::plan::TargetMeta;
-use tracer::span::{ClockAnchor, Span};
+use tracer::span::ClockAnchor;
 
 use crate::exit::{CliError, Exit};
+
+pub use live::engine;
 
 /// How probes are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -38,14 +42,7 @@ pub struct Options {
     pub verbose: bool,
 }
 
-/// One thing a session tells.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// A span began.
-    Started(Span),
-    /// A span ended, or tracing did while it was running.
-    Ended(Span),
-}
+pub use tracer::assemble::Output;
 
 /// Whether there is more to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,49 +260,4 @@ pub trait Engine {
 
     /// Tries out what the kernel can do.
     fn features(&self) -> Vec<Feature>;
-}
-
-/// The engine of this build.
-pub fn engine() -> impl Engine {
-    NotConnected
-}
-
-/// Stands in until `tracer::session` is there.
-struct NotConnected;
-
-const NOT_CONNECTED: &str = "this build has no tracing session";
-
-fn not_connected<T>() -> Result<T, EngineError> {
-    Err(EngineError { kind: ErrorKind::Failed, message: NOT_CONNECTED.to_owned() })
-}
-
-impl Engine for NotConnected {
-    fn attach(&self, _: u32, _: &Options) -> Result<Box<dyn Session>, EngineError> {
-        not_connected()
-    }
-
-    fn attach_before_exec(
-        &self,
-        _: u32,
-        _: &Path,
-        _: &Options,
-    ) -> Result<Box<dyn Session>, EngineError> {
-        not_connected()
-    }
-
-    fn inspect_process(&self, _: u32, _: &Options) -> Result<CoverageView, EngineError> {
-        not_connected()
-    }
-
-    fn inspect_file(&self, _: &Path, _: &Options) -> Result<CoverageView, EngineError> {
-        not_connected()
-    }
-
-    fn replay(&self, _: &Path) -> Result<Box<dyn Session>, EngineError> {
-        not_connected()
-    }
-
-    fn features(&self) -> Vec<Feature> {
-        vec![]
-    }
 }
