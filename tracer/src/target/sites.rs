@@ -1,13 +1,14 @@
 //! Where probes can sit: the entry of a function and every way out of it, on instructions that
 //! the kernel emulates wherever there is one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
 use super::decode::{RDI, RSI, RSP, direct_target, gpr, instructions};
+use super::register_calls::register_calls;
 use super::scan::Scan;
 use super::{Cost, ExitSite, Image, Site};
 
@@ -100,16 +101,21 @@ pub(super) fn exits_ignoring_pointers(
 
 /// Exits behind the direct calls, if these are all the ways in and each has such a site.
 fn at_callers(image: &Image, scan: &Scan, start: u64) -> Option<Vec<ExitSite>> {
-    let calls = scan.calls_of(start);
-    if calls.is_empty()
-        || scan.is_taken(start)
-        || scan.is_jumped_to(start)
-        || image.symbols().is_exported(start)
-    {
+    if scan.is_taken(start) || scan.is_jumped_to(start) || image.symbols().is_exported(start) {
+        return None;
+    }
+    let mut returns: Vec<_> = scan.calls_of(start).iter().map(|call| call.next).collect();
+    let loads = scan.got_loads_of(start).iter();
+    let users: BTreeSet<_> =
+        loads.map(|load| image.symbols().start_of(load.at)).collect::<Option<_>>()?;
+    for user in users {
+        returns.extend(register_calls(scan, &body(image, user), start)?);
+    }
+    if returns.is_empty() {
         return None;
     }
     let mut writes = Writes::new();
-    let sites = calls.iter().map(|call| behind_call(image, &mut writes, call.next));
+    let sites = returns.into_iter().map(|next| behind_call(image, &mut writes, next));
     let mut sites: Vec<_> = sites.collect::<Option<_>>()?;
     // Two calls may run into the same site.
     sites.sort_by_key(|exit| exit.site.addr);
