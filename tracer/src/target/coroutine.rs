@@ -13,6 +13,8 @@ use super::{Image, SelfRegister, SourceLocation, StateByte};
 
 /// How far into a function its state is looked for: stack probes and spills come first.
 const MAX_PROLOGUE: usize = 300;
+/// How many copies of copies are followed.
+const MAX_ROUNDS: usize = 5;
 /// A state beyond this offset is none: no coroutine is that large.
 const MAX_OFFSET: i64 = 1 << 24;
 
@@ -205,15 +207,17 @@ fn touched(code: &[Instruction], self_register: SelfRegister) -> u32 {
     let written: Vec<_> = code.iter().map(|instruction| writes.of(instruction)).collect();
     let mut facts = Facts::default();
     // Facts that hold everywhere rest on each other: start from the entry, add what is always a
-    // copy, and repeat until nothing is added.
-    for _ in 0..4 {
-        let (found, _) = facts.pass(code, &written, &targets, own);
+    // copy, and repeat until nothing is added. Each round is right by itself.
+    let mut end = 0;
+    for _ in 0..MAX_ROUNDS {
+        let (found, touched) = facts.pass(code, &written, &targets, own);
+        end = touched;
         if found == facts {
             break;
         }
         facts = found;
     }
-    facts.pass(code, &written, &targets, own).1
+    end
 }
 
 /// Registers and stack slots that hold the coroutine's address plus an offset wherever they are

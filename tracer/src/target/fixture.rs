@@ -11,6 +11,10 @@ use super::Image;
 pub(super) const TEXT: u64 = 0x2000;
 /// Where the data begins.
 pub(super) const DATA: u64 = 0x4000;
+/// Where the GOT begins, in the same segment.
+const GOT: u64 = 0x6000;
+/// Its size.
+const GOT_LEN: u64 = 0x100;
 const SHIFT: u64 = 0x1000;
 
 /// What goes into the file.
@@ -18,6 +22,7 @@ const SHIFT: u64 = 0x1000;
 pub(super) struct Fixture {
     code: Vec<u8>,
     data: Vec<u8>,
+    got: Vec<u64>,
     symbols: Vec<(String, u64, u64)>,
     relocations: Vec<(u64, u64)>,
 }
@@ -58,6 +63,15 @@ impl Fixture {
         at
     }
 
+    /// Adds a slot in the GOT; returns its address.
+    pub(super) fn got(&mut self, to: u64) -> u64 {
+        let at = GOT + self.got.len() as u64 * 8;
+        assert!(at < GOT + GOT_LEN, "too many slots for the fixture");
+        self.got.push(to);
+        self.relocations.push((at, to));
+        at
+    }
+
     /// Adds a `core::panic::Location`; returns its address.
     pub(super) fn location(&mut self, file: &str, line: u32, column: u32) -> u64 {
         let text = self.data(file.as_bytes());
@@ -87,13 +101,16 @@ impl Fixture {
             // R_X86_64_RELATIVE.
             rela.extend([place.to_le_bytes(), 8u64.to_le_bytes(), target.to_le_bytes()].concat());
         }
-        let names = b"\0.text\0.data.rel.ro\0.symtab\0.strtab\0.rela.dyn\0.shstrtab\0";
+        let names = b"\0.text\0.data.rel.ro\0.symtab\0.strtab\0.rela.dyn\0.shstrtab\0.got\0";
         let mut file = vec![0u8; 0x1000];
         file.resize(text_offset as usize, 0);
         file.extend(&self.code);
         assert!(file.len() <= data_offset as usize, "too much code for the fixture");
         file.resize(data_offset as usize, 0);
         file.extend(&self.data);
+        let got_offset = GOT - SHIFT;
+        assert!(file.len() <= got_offset as usize, "too much data for the fixture");
+        file.resize((got_offset + GOT_LEN) as usize, 0);
         let mut append = |bytes: &[u8]| {
             file.resize(file.len().next_multiple_of(8), 0);
             let at = file.len() as u64;
@@ -121,6 +138,7 @@ impl Fixture {
             section(28, 3, 0, 0, strings_at, 0),
             section(36, 4, alloc, 0, rela_at, 3),
             section(46, 3, 0, 0, names_at, 0),
+            section(56, 1, alloc | 1, GOT, (got_offset, GOT_LEN), 0),
         ];
         let (headers_at, _) = append(&headers.concat());
         let segment = |flags: u32, addr: u64, len: u64| {
@@ -137,7 +155,7 @@ impl Fixture {
         head.extend(0u32.to_le_bytes());
         head.extend([64u16, 56, 2, 64, headers.len() as u16, 6].map(u16::to_le_bytes).concat());
         head.extend(segment(5, TEXT, self.code.len() as u64));
-        head.extend(segment(6, DATA, self.data.len() as u64));
+        head.extend(segment(6, DATA, GOT + GOT_LEN - DATA));
         file[..head.len()].copy_from_slice(&head);
         file
     }
@@ -174,4 +192,10 @@ fn branch(opcode: u8, at: u64, to: u64) -> [u8; 5] {
 pub(super) fn lea_rdi(at: u64, to: u64) -> [u8; 7] {
     let [a, b, c, d] = (to.wrapping_sub(at + 7) as i32).to_le_bytes();
     [0x48, 0x8d, 0x3d, a, b, c, d]
+}
+
+/// `mov slot(%rip), %rax` at `at`.
+pub(super) fn got_load_rax(at: u64, slot: u64) -> [u8; 7] {
+    let [_, _, _, a, b, c, d] = lea_rdi(at, slot);
+    [0x48, 0x8b, 0x05, a, b, c, d]
 }

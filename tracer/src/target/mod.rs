@@ -15,6 +15,7 @@ mod location;
 mod names;
 mod parallel;
 mod process;
+mod register_calls;
 mod relocations;
 mod scan;
 mod sites;

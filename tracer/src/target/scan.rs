@@ -46,6 +46,8 @@ pub(super) struct Scan {
     tail_jumps: Vec<Edge>,
     /// Functions whose address code uses as a value.
     taken: HashSet<u64>,
+    /// Loads of a function's address from the GOT into a register, ordered by function.
+    got_loads: Vec<Edge>,
     /// (function, place) of pointers to functions in data, outside the GOT; ordered.
     pointers: Vec<(u64, u64)>,
     /// Ordered by address.
@@ -111,7 +113,8 @@ impl Scan {
             part
         });
         for part in parts {
-            let Part { calls, tail_jumps, taken, resumed, indirect } = part;
+            let Part { calls, tail_jumps, got_loads, taken, resumed, indirect } = part;
+            scan.got_loads.extend(got_loads);
             scan.calls.extend(calls);
             scan.tail_jumps.extend(tail_jumps);
             scan.taken.extend(taken);
@@ -121,6 +124,7 @@ impl Scan {
         scan.pointers.sort_unstable();
         scan.calls.sort_unstable();
         scan.tail_jumps.sort_unstable();
+        scan.got_loads.sort_unstable();
         scan.resumed.sort_unstable();
         scan.indirect.sort_unstable();
         scan
@@ -165,6 +169,8 @@ impl Scan {
                             if instruction.op0_register() == Register::RDI {
                                 location = Some(addr);
                             }
+                        } else if let Some(to) = self.got_load(&instruction) {
+                            part.got_loads.push(Edge { to, at, next });
                         } else if let Some(target) = self.got.get(&addr) {
                             part.taken.push(*target);
                         }
@@ -247,7 +253,19 @@ impl Scan {
         !of(&self.tail_jumps, start).is_empty()
     }
 
-    /// Whether code uses the address of the function that begins at `start` as a value.
+    /// Loads of the address of the function that begins at `start` from the GOT.
+    pub(super) fn got_loads_of(&self, start: u64) -> &[Edge] {
+        of(&self.got_loads, start)
+    }
+
+    /// The function whose address an instruction loads from the GOT into a register.
+    pub(super) fn got_load(&self, instruction: &Instruction) -> Option<u64> {
+        (instruction.code() == Code::Mov_r64_rm64 && instruction.is_ip_rel_memory_operand())
+            .then(|| self.got.get(&instruction.ip_rel_memory_address()).copied())?
+    }
+
+    /// Whether code uses the address of the function that begins at `start` as a value, other
+    /// than by loads from the GOT.
     pub(super) fn is_taken(&self, start: u64) -> bool {
         self.taken.contains(&start)
     }
@@ -290,6 +308,7 @@ fn immediate(instruction: &Instruction) -> Option<u64> {
 struct Part {
     calls: Vec<Edge>,
     tail_jumps: Vec<Edge>,
+    got_loads: Vec<Edge>,
     taken: Vec<u64>,
     resumed: Vec<Resumed>,
     indirect: Vec<u64>,

@@ -9,7 +9,7 @@ use iced_x86::{Code, FlowControl, Instruction, OpKind, Register};
 use super::decode::{CALLER_SAVED, RDI, direct_target, gpr};
 use super::landmarks::{addresses, returns_behind_thunk};
 use super::scan::Scan;
-use super::sites::{Writes, behind_call_at_any_cost, bit, body};
+use super::sites::{Writes, behind_call, bit, body};
 use super::{ExitSite, Image};
 
 /// The poll function in a task's vtable.
@@ -60,6 +60,7 @@ fn at_callers(image: &Image, scan: &Scan) -> Option<Vec<ExitSite>> {
     let symbols = image.symbols();
     let starts: BTreeSet<_> =
         scan.indirect().iter().filter_map(|at| symbols.start_of(*at)).collect();
+    let mut writes = Writes::new();
     let mut callers = BTreeSet::new();
     let mut sites = BTreeMap::new();
     for start in starts {
@@ -72,7 +73,7 @@ fn at_callers(image: &Image, scan: &Scan) -> Option<Vec<ExitSite>> {
                 // Returns to wherever its own caller is.
                 return None;
             }
-            let exit = behind_call_at_any_cost(image, call.next)?;
+            let exit = behind_call(image, &mut writes, call.next)?;
             sites.insert(exit.site.addr, exit);
             callers.insert(start);
         }

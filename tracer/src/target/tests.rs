@@ -118,13 +118,24 @@ fn a_function_whose_address_is_taken_exits_at_its_returns() {
     fixture.function("user", &jmp(fixture.next_function(), poll));
     let image = fixture.image();
     assert_eq!(exits(&image), [ret(&image, poll)]);
-    // A caller that moves the stack pointer before anything is emulated.
-    let Sample { mut fixture, poll, .. } = sample();
-    let mut code = call(fixture.next_function(), poll).to_vec();
+}
+
+#[test]
+fn a_caller_without_a_cheap_site_costs_no_other() {
+    let Sample { mut fixture, poll, caller } = sample();
+    let user = fixture.next_function();
+    let mut code = call(user, poll).to_vec();
     code.extend([0x48, 0x83, 0xc4, 0x08, 0x74, 0x00, 0xc3]); // add $8,%rsp; je; ret
     fixture.function("user", &code);
     let image = fixture.image();
-    assert_eq!(exits(&image), [ret(&image, poll)]);
+    let coroutine = Analysis::new(&image).coroutine(only(&image, POLL_NAME));
+    let exits = coroutine.expect("a coroutine").exits;
+    let sites: Vec<_> =
+        exits.iter().map(|exit| (exit.site.addr, exit.site.cost, exit.at_ret)).collect();
+    assert_eq!(
+        sites,
+        [(caller + 8, Cost::Emulated, false), (user + 5, Cost::SingleStepped, false)]
+    );
 }
 
 #[test]
