@@ -1,1 +1,16 @@
-//! stub
+//! Holds traces against the truth, and starts what end-to-end tests observe.
+//!
+//! Nothing here knows the tracer from inside: it is judged by its command line and its JSON.
+//!
+//! | module | holds a trace against |
+//! | --- | --- |
+//! | [`truth`] | the record of the truth workload, span by span |
+//! | [`mini`] | the record of the miniature orchestrate, agent by agent |
+//! | [`live`] | the database of any orchestrate and the log of the API that it used |
+
+pub mod agents;
+pub mod harness;
+pub mod live;
+pub mod mini;
+pub mod trace;
+pub mod truth;

@@ -41,6 +41,14 @@ pub fn all(object: Object) -> Result<Built> {
     Ok(Built { tracer: tracer(object.as_deref())?, workloads: workloads()?, object })
 }
 
+/// Builds `orchestrate-trace` with the committed object.
+///
+/// # Errors
+/// It does not build.
+pub fn tracer_only() -> Result<PathBuf> {
+    tracer(None)
+}
+
 fn tracer(object: Option<&Path>) -> Result<PathBuf> {
     sh::say("building orchestrate-trace");
     let mut cargo = sh::cargo();

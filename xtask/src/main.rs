@@ -2,9 +2,12 @@
 
 mod bpf;
 mod build;
+mod demo;
 mod host;
+mod live;
 mod sh;
 mod test;
+mod truth;
 
 use std::process::ExitCode;
 
@@ -25,6 +28,11 @@ enum Command {
     BuildEbpf(bpf::Args),
     /// Run every test, as root: installs and builds what they need
     Test(test::Args),
+    /// Trace a miniature orchestrate that is already running, and hold what was seen against its
+    /// own record
+    Demo(demo::Args),
+    /// Hold a trace against the truth: of the truth workload, or of a live orchestrate
+    Truth(truth::Args),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +51,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::BuildEbpf(args) => bpf::run(&args)?,
         Command::Test(args) => test::run(&args)?,
+        Command::Demo(args) => return demo::run(&args),
+        Command::Truth(args) => return truth::run(&args),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -89,10 +89,15 @@ impl Node {
         offset.is_some_and(|offset| TASK_CELL.contains(&offset))
     }
 
+    /// It did not end later than `end`, if it turns out to have ended.
+    pub fn hold(&mut self, end: MonoNs) {
+        self.held = Some(self.held.map_or(end, |held| held.min(end)));
+    }
+
     /// It ends with the event at hand, as of `end` unless there were signs of it before.
     pub fn doom(&mut self, end: MonoNs) {
         self.dying = true;
-        self.held.get_or_insert(end);
+        self.hold(end);
     }
 
     /// Whether `addr` is certainly part of it.

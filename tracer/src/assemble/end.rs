@@ -63,6 +63,7 @@ impl Assembler {
     /// Ends a span whose place was taken, if it has not ended meanwhile.
     pub(super) fn give_up(&mut self, id: KernelId, out: &mut Vec<Output>) {
         if let Some(&idx) = self.open.get(&id) {
+            self.stats.oddities.displaced += 1;
             let ts = self.arena[idx].held.unwrap_or(self.now);
             self.end_span(idx, None, ts, out);
         }
@@ -181,7 +182,7 @@ impl Assembler {
             let Some(above) = above else { continue };
             // A coroutine that a plain function polls goes on when that function returns.
             if is_async {
-                self.arena[child].held.get_or_insert(end);
+                self.arena[child].hold(end);
             }
             self.arena.link(child, above);
         }

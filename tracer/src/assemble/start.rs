@@ -1,5 +1,7 @@
 //! A span begins: which trace it belongs to, and who must be dead if it lives here.
 
+use std::cmp::Reverse;
+
 use super::arena::{Idx, Node};
 use super::end::Ending;
 use super::tombs::Past;
@@ -44,9 +46,15 @@ impl Assembler {
         // Whatever its size is, its state is part of it.
         let size = if is_async { function.size_at_least.max(1) } else { 0 };
 
-        // The same function's coroutine begins where an earlier one was: that one is gone. (A
-        // plain call whose frame is used again has returned without a record of it.)
-        if let Some(&old) = self.places.get(&(start.addr, start.function)) {
+        let old = self.places.get(&(start.addr, start.function)).copied();
+        let mut origin = self.origin(start);
+        if is_async && !start.late && !self.place_is_free(start, size, origin) {
+            origin = Origin::orphan(OrphanReason::WitnessesDisagree);
+        }
+        // The same function's coroutine begins where an earlier one was: that one is gone, and
+        // the kernel does not follow it any more. (A plain call whose frame is used again has
+        // returned without a record of it.)
+        if let Some(old) = old {
             self.stats.oddities.replaced += 1;
             let outcome = match start.late {
                 true => Outcome::Unknown,
@@ -58,11 +66,6 @@ impl Assembler {
         if self.is_full() {
             self.stats.drops.open_spans_full += 1;
             return;
-        }
-
-        let mut origin = self.origin(start);
-        if is_async && !start.late && !self.place_is_free(start, size, origin) {
-            origin = Origin::orphan(OrphanReason::WitnessesDisagree);
         }
         self.admit(start, size, is_async, origin, out);
     }
@@ -141,6 +144,8 @@ impl Assembler {
             let inside = self.extents.within(start.addr, size, 0);
             dead.extend(inside.filter(|&idx| !self.is_above(idx, stack)));
         }
+        // The outer ones take along what lies in them.
+        dead.sort_unstable_by_key(|&idx| self.arena[idx].seq);
         for &idx in &dead {
             self.displace(idx, start.at.ts);
         }
@@ -172,8 +177,11 @@ impl Assembler {
             return;
         }
         let (addr, size, seq) = (node.addr, node.size, node.seq);
+        let end = node.held.unwrap_or(ts);
         let mut all: Vec<Idx> = self.extents.within(addr, size, seq).collect();
         all.push(idx);
+        // Given up in this order: children first.
+        all.sort_unstable_by_key(|&idx| Reverse(self.arena[idx].seq));
         if self.displaced.len() > 2 * self.limits.open {
             let open = &self.open;
             self.displaced.retain(|(_, id)| open.contains_key(id));
@@ -182,10 +190,9 @@ impl Assembler {
             self.forget_place(idx);
             let node = &mut self.arena[idx];
             node.displaced = true;
-            node.held.get_or_insert(ts);
+            node.hold(end);
             let until = MonoNs(self.now.0.saturating_add(GRACE_NS));
             self.displaced.push_back((until, node.id));
-            self.stats.oddities.displaced += 1;
         }
     }
 

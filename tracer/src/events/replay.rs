@@ -219,8 +219,11 @@ mod tests {
         recorder.end(MonoNs(10), &counters(), StopReason::TargetExited).unwrap()
     }
 
-    /// Reads all of it: the records, how many other blocks, where it was cut off.
-    fn read(bytes: &[u8]) -> Result<(Vec<Vec<u8>>, usize, Option<u64>), ReplayError> {
+    /// The records, how many other blocks, where it was cut off.
+    type All = (Vec<Vec<u8>>, usize, Option<u64>);
+
+    /// Reads all of it.
+    fn read(bytes: &[u8]) -> Result<All, ReplayError> {
         let mut replay = Replay::open(bytes)?;
         let (mut records, mut others) = (Vec::new(), 0);
         while let Some(block) = replay.next_block()? {

@@ -30,4 +30,8 @@ pub use process::{MappedModule, Target};
 pub use types::*;
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod tests;

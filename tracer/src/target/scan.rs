@@ -1,11 +1,12 @@
 //! One linear pass over all code: who calls, jumps to or takes the address of which function,
 //! and which async bodies' resumed-after-completion panics are called where.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use iced_x86::{Code, FlowControl, Instruction, OpKind, Register};
 
-use super::decode::{decoder, direct_target};
+use super::decode::{decoder, direct_target, gpr};
 use super::image::Image;
 use super::parallel;
 
@@ -49,7 +50,8 @@ pub(super) struct Scan {
     pointers: Vec<(u64, u64)>,
     /// Ordered by address.
     resumed: Vec<Resumed>,
-    /// Calls through a pointer in memory, `call *(%reg)`, or in a register: ordered.
+    /// Calls and jumps through a pointer at the address in a register, `call *(%rax)`, and in
+    /// tokio also in a register; ordered.
     indirect: Vec<u64>,
     /// Where a GOT slot leads in this image.
     got: HashMap<u64, u64>,
@@ -131,6 +133,23 @@ impl Scan {
         // merged, so the call may stand elsewhere in the function.
         let mut location = None;
         let mut jumps = Vec::new();
+        // Only unoptimized code loads a function from a table before it calls it; telling these
+        // calls from others takes time, and those that matter are tokio's.
+        let is_tokio = OnceCell::new();
+        let is_tokio = || {
+            *is_tokio.get_or_init(|| {
+                image.symbols().at(start).any(|function| function.name.contains("tokio::"))
+            })
+        };
+        let through_pointer = |instruction: &Instruction| match instruction.op0_kind() {
+            OpKind::Memory => {
+                gpr(instruction.memory_base()).is_some()
+                    && instruction.memory_index() == Register::None
+                    && instruction.memory_displacement64() == 0
+            }
+            OpKind::Register => is_tokio(),
+            _ => false,
+        };
         let first_resumed = part.resumed.len();
         while decoder.can_decode() {
             decoder.decode_out(&mut instruction);
@@ -163,7 +182,7 @@ impl Scan {
                         if units.is_start(to) {
                             part.calls.push(Edge { to, at, next });
                         }
-                    } else {
+                    } else if through_pointer(&instruction) {
                         part.indirect.push(at);
                     }
                     location = None;
@@ -182,6 +201,8 @@ impl Scan {
                         (location, direct_target(&instruction))
                     {
                         jumps.push(Resumed { at: to, location: Some(location) });
+                    } else if through_pointer(&instruction) {
+                        part.indirect.push(at);
                     }
                     location = None;
                 }
@@ -243,7 +264,7 @@ impl Scan {
         &self.resumed
     }
 
-    /// Calls whose target is not known, ordered by address.
+    /// Calls and jumps that may go through the first entry of a vtable, ordered by address.
     pub(super) fn indirect(&self) -> &[u64] {
         &self.indirect
     }

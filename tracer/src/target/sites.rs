@@ -61,7 +61,7 @@ pub(super) fn entry(image: &Image, start: u64) -> Option<Site> {
     let mut writes = Writes::new();
     let kept = ARGUMENTS.iter().fold(bit(RSP), |mask, number| mask | bit(*number));
     let mut best = first;
-    let mut before = 0;
+    let mut before = 0u16;
     for (at, instruction) in code.iter().take(MAX_STRAIGHT_LINE).enumerate() {
         // Where a jump leads to, a hit would not always be an entry.
         if before & kept != 0 || at > 0 && targets.contains(&instruction.ip()) {

@@ -25,6 +25,7 @@ pub struct Truth {
     pub end: u64,
     /// It was polled by somebody else after its parent's end.
     pub handed_out: bool,
+    pub addr: u64,
 }
 
 /// A finished run.
@@ -40,6 +41,14 @@ const SIZES: [(u16, u64); 4] = [(BIG, 1000), (VAGUE, 400), (SMALL, 100), (OTHER,
 const CHUNK: u64 = 0x1000;
 /// Offset of a task's future.
 const ROOT: u64 = 0x38;
+
+impl Truth {
+    /// Whether `addr` is part of this coroutine.
+    pub fn contains(&self, addr: u64) -> bool {
+        let size = SIZES.iter().find(|(function, _)| *function == self.function);
+        size.is_some_and(|(_, size)| (self.addr..self.addr + size).contains(&addr))
+    }
+}
 
 #[derive(Debug)]
 struct Future {
@@ -232,7 +241,7 @@ impl Machine {
             ..start(id, function, addr)
         }));
         let (outcome, polls, end) = (Outcome::Running, 0, 0);
-        let truth = Truth { function, parent, outcome, polls, end, handed_out: false };
+        let truth = Truth { function, parent, outcome, polls, end, handed_out: false, addr };
         self.run.truth.insert(id, truth);
         let open = self.kernel_tasks.entry(at.task).or_default();
         open.insert(id);
@@ -448,11 +457,13 @@ impl Machine {
         let events = &mut self.run.events;
         events.extend([Event::LeafStart(begin), Event::LeafEnd(end)]);
         if by_worker {
-            let at = if self.dice.len() % 2 == 0 { events.len() } else { events.len() - 1 };
+            let at =
+                if self.dice.len().is_multiple_of(2) { events.len() } else { events.len() - 1 };
             events.insert(at, link);
         }
         let (function, outcome, polls, end) = (0, Outcome::Returned, 0, stamp.ts.0);
-        let truth = Truth { function, parent, outcome, polls, end, handed_out: false };
+        let addr = key;
+        let truth = Truth { function, parent, outcome, polls, end, handed_out: false, addr };
         self.run.truth.insert(id, truth);
     }
 

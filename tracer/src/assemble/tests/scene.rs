@@ -127,7 +127,8 @@ impl Scene {
 
     /// What holds after every event.
     fn check(&mut self) {
-        for output in self.out.drain(..) {
+        let mut gone: HashMap<SpanId, Span> = HashMap::new();
+        for output in std::mem::take(&mut self.out) {
             match output {
                 Output::Started(span) => {
                     assert_eq!((span.end, span.polls), (None, None));
@@ -141,12 +142,25 @@ impl Scene {
                     assert_eq!(begun.trace_id, span.trace_id);
                     assert_eq!((begun.parent_id, begun.orphan), (span.parent_id, span.orphan));
                     assert!(span.end.is_some_and(|end| end >= span.start), "{span:?}");
+                    let parent = span.parent_id;
+                    if let Some(parent) = parent.and_then(|parent| gone.get(&parent)) {
+                        let end = parent.address + self.size_of(&parent.name);
+                        let inside = (parent.address..end).contains(&span.address)
+                            && Some(span.start) < parent.end;
+                        assert!(!inside, "a parent was ended before what lies in it");
+                    }
+                    gone.insert(span.span_id, span.clone());
                     self.ended.push(span);
                 }
             }
         }
         let stats = self.assembler.stats();
         assert!(stats.balanced(), "{stats:?}");
+    }
+
+    fn size_of(&self, name: &str) -> u64 {
+        let function = self.assembler.meta.functions.iter().find(|f| &*f.span == name);
+        function.map_or(0, |function| function.size_at_least.into())
     }
 
     pub fn start(&mut self, start: SpanStart) {
