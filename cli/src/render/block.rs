@@ -46,7 +46,11 @@ pub fn lines(block: &Block, origin: Origin, now: MonoNs, layout: Layout) -> Vec<
         label.width() + mark
     });
     let columns = match layout.width {
-        Some(width) => Columns::fitting(width, widest.max().unwrap_or(0)),
+        Some(width) => {
+            let columns = Columns::fitting(width, widest.max().unwrap_or(0));
+            // One span alone has no place on a time axis.
+            Columns { bar: if single { 0 } else { columns.bar }, ..columns }
+        }
         None => {
             let widest = labels.iter().map(Line::width).max().unwrap_or(0);
             Columns { label: widest.min(MAX_PAD), bar: 0 }
@@ -180,7 +184,22 @@ pub fn details(span: &Span) -> Option<String> {
         return Some(format!("({})", own.join(", ")));
     }
     let named_after_it = span.function.is_empty() || span.function == span.name;
-    (!named_after_it).then(|| text::sanitise(&span.function).into_owned())
+    (!named_after_it).then(|| text::sanitise(short_path(&span.function)).into_owned())
+}
+
+/// The last two segments of a path: `a::tools::ToolExecutor::execute` → `ToolExecutor::execute`.
+fn short_path(path: &str) -> &str {
+    let mut depth = 0;
+    let mut starts = vec![0];
+    for (at, c) in path.char_indices() {
+        match c {
+            '<' | '(' | '[' | '{' => depth += 1,
+            '>' | ')' | ']' | '}' => depth -= 1,
+            ':' if depth == 0 && path[..at].ends_with(':') => starts.push(at + 1),
+            _ => {}
+        }
+    }
+    &path[starts[starts.len().saturating_sub(2)]..]
 }
 
 /// A mark for outcomes worth one, and the word for it where there is room.
@@ -334,6 +353,20 @@ agent_execution (agent_id=7, agent_type=coder)                                  
         let expected =
             "database_query orchestrate::database_query [orphan: unlinked]   ≥9.00 s  running";
         assert_eq!(rendered(vec![open], None), expected);
+    }
+
+    #[test]
+    fn paths_are_short() {
+        for (path, short) in [
+            ("main", "main"),
+            ("a::main", "a::main"),
+            ("a::tools::ToolExecutor::execute", "ToolExecutor::execute"),
+            ("<a::B as c::D<e::F>>::poll", "<a::B as c::D<e::F>>::poll"),
+            ("x::<impl a::B>::f::{{closure}}", "f::{{closure}}"),
+            ("", ""),
+        ] {
+            assert_eq!(short_path(path), short);
+        }
     }
 
     #[test]

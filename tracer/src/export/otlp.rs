@@ -113,6 +113,9 @@ fn span_id(id: u64) -> OtelSpanId {
     OtelSpanId::from_bytes(id.to_be_bytes())
 }
 
+/// All that the HTTP transport says of a connection that failed.
+pub(super) const NO_DETAIL: &str = "no answer";
+
 /// What to do about a batch that did not get through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -151,6 +154,9 @@ pub(super) fn classify(error: &OTelSdkError) -> Failure {
             }
             _ => Failure::Retry(detail),
         };
+    }
+    if text.ends_with("network error") {
+        return Failure::Retry(NO_DETAIL.to_owned());
     }
     if text.contains("request body is") {
         return Failure::Rejected(text);

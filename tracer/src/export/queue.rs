@@ -173,7 +173,11 @@ impl Shared {
     }
 
     pub(super) fn failed(&self, error: &str) {
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_owned());
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        // The HTTP transport does not say more than this; an earlier error may.
+        if last.is_none() || error != otlp::NO_DETAIL {
+            *last = Some(error.to_owned());
+        }
     }
 
     fn stats(&self) -> ExportStats {
