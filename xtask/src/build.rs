@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use e2e::harness::Programs;
 
 use crate::{bpf, host, sh};
 
@@ -16,37 +17,42 @@ pub struct Built {
     pub tracer: PathBuf,
     /// Where the workloads are.
     pub workloads: PathBuf,
-    /// The eBPF object that the tracer embeds, if it is not the committed one.
-    pub object: Option<PathBuf>,
+    /// The eBPF object that the tracer embeds.
+    pub object: PathBuf,
 }
 
-/// Which eBPF object the tracer is to embed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Object {
-    /// The one in the tree.
-    Committed,
-    /// A new build from source.
-    Fresh,
-}
-
-/// Builds the tracer and the workloads as users would: `--release`.
+/// Builds everything from source, as users would: `--release`. The tracer embeds an eBPF object
+/// that is built now.
 ///
 /// # Errors
 /// Something is missing that cannot be installed, or does not build.
-pub fn all(object: Object) -> Result<Built> {
-    let object = match object {
-        Object::Committed => None,
-        Object::Fresh => Some(bpf::build(bpf::Arch::host())?),
-    };
-    Ok(Built { tracer: tracer(object.as_deref())?, workloads: workloads()?, object })
+pub fn all() -> Result<Built> {
+    let object = bpf::build(bpf::Arch::host())?;
+    Ok(Built { tracer: tracer(Some(&object))?, workloads: workloads()?, object })
 }
 
-/// Builds `orchestrate-trace` with the committed object.
+/// The tracer with the committed object, and the workloads: those that `ORCHESTRATE_TRACE_BIN`
+/// and `ORCHESTRATE_TRACE_WORKLOADS` name, else built now.
+///
+/// # Errors
+/// As [`all`].
+pub fn programs() -> Result<Programs> {
+    let tracer = named("ORCHESTRATE_TRACE_BIN").map_or_else(|| tracer(None), Ok)?;
+    let workloads = named("ORCHESTRATE_TRACE_WORKLOADS").map_or_else(workloads, Ok)?;
+    Ok(Programs { tracer, workloads })
+}
+
+/// The tracer alone, likewise.
 ///
 /// # Errors
 /// It does not build.
-pub fn tracer_only() -> Result<PathBuf> {
-    tracer(None)
+pub fn tracer_only() -> Result<Programs> {
+    let tracer = named("ORCHESTRATE_TRACE_BIN").map_or_else(|| tracer(None), Ok)?;
+    Ok(Programs { tracer, workloads: PathBuf::new() })
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn tracer(object: Option<&Path>) -> Result<PathBuf> {

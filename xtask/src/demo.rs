@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::agents::{self, Report};
-use e2e::harness::{Mini, MiniOptions, PATIENCE, Process, Programs, Standin};
+use e2e::harness::{Mini, MiniOptions, PATIENCE, Process, Standin};
 use e2e::mini;
 use e2e::trace::Trace;
 
-use crate::build::{self, Built, Object};
-use crate::{host, sh};
+use crate::{build, host, sh};
 
 /// What to show.
 #[derive(Debug, clap::Args)]
@@ -36,8 +35,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<ExitCode> {
     host::require_tracing()?;
     let &Args { watch, agents, concurrency } = args;
-    let Built { tracer, workloads, .. } = build::all(Object::Committed)?;
-    let programs = Programs { tracer, workloads };
+    let programs = build::programs()?;
     let dir = tempfile::tempdir()?;
     let dir = dir.path();
 

@@ -2,8 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::build::{self, Object};
-use crate::{host, sh};
+use crate::{build, host, sh};
 
 /// How to test.
 #[derive(Debug, clap::Args)]
@@ -18,11 +17,11 @@ pub struct Args {
 /// Something is missing, does not build, or fails.
 pub fn run(args: &Args) -> Result<()> {
     host::require_tracing()?;
-    let built = build::all(Object::Fresh)?;
+    let built = build::all()?;
     let cargo = || {
         let mut cargo = sh::cargo();
         cargo.args(["test", "--workspace", "--locked"]);
-        build::embed(&mut cargo, built.object.as_deref());
+        build::embed(&mut cargo, Some(&built.object));
         cargo.env("ORCHESTRATE_TRACE_BIN", &built.tracer);
         cargo.env("ORCHESTRATE_TRACE_WORKLOADS", &built.workloads);
         // Thousands of panics are planned in the workloads; each would print a backtrace.

@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::harness::{Attach, Programs, TruthOptions};
+use e2e::harness::{Attach, TruthOptions};
 
-use crate::build::{self, Built, Object};
-use crate::{host, live};
+use crate::{build, host, live};
 
 /// What to compare with what.
 #[derive(Debug, clap::Args)]
@@ -83,15 +82,14 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
 
     if let (Some(pid), Some(db), Some(api_log)) = (args.pid, &args.db, &args.api_log) {
-        let programs = Programs { tracer: build::tracer_only()?, workloads: PathBuf::new() };
+        let programs = build::tracer_only()?;
         let duration = args.duration.map(Duration::from_secs);
         let watch = live::Watch { pid, db, api_log, duration, attach };
         let verdict = watch.run(&programs, dir)?;
         return print(&verdict, verdict.is_right(), *json);
     }
 
-    let Built { tracer, workloads, .. } = build::all(Object::Committed)?;
-    let programs = Programs { tracer, workloads };
+    let programs = build::programs()?;
     let mut options = TruthOptions {
         seed: *seed,
         agents: *agents,
