@@ -30,7 +30,7 @@ macro_rules! hooks {
     ($($(#[$doc:meta])* $name:ident => $handler:path;)*) => {$(
         $(#[$doc])*
         #[uprobe]
-        pub fn $name(ctx: ProbeContext) -> u32 {
+        fn $name(ctx: ProbeContext) -> u32 {
             // SAFETY: the context is the one this program was started with.
             let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
             if let Some(hit) = Hit::admit(&ctx) {
@@ -93,6 +93,8 @@ hooks! {
     channel_send => sqlite::channel_send;
     /// A result is asked for.
     channel_recv => sqlite::channel_recv;
+    /// A receive is over.
+    channel_done => sqlite::channel_done;
     /// A channel's last sender or receiver is gone.
     channel_close => sqlite::channel_close;
 }

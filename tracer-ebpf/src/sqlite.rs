@@ -40,6 +40,10 @@ const WAITING: usize = 4;
 #[map]
 static CHANNELS: HashMap<u64, [u64; WAITING]> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 
+/// Spans that wait for a channel's next item, by channel address.
+#[map]
+static RECEIVING: HashMap<u64, u64> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+
 /// `sqlite3_step`: rdi is the statement. The first one after prepare or reset begins an
 /// execution.
 #[inline(always)]
@@ -206,25 +210,54 @@ pub fn channel_send(hit: &Hit, _cookie: Cookie) -> Option<()> {
     Some(())
 }
 
-/// `flume::Shared<T>::recv`: rsi is the channel + 16.
+/// `flume::Shared<T>::recv`: rsi is the channel + 16. Where nothing waits yet, who asked is kept
+/// until it has been answered.
 #[inline(always)]
 pub fn channel_recv(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let channel = hit.rsi().wrapping_sub(16);
-    let waiting = CHANNELS.get_ptr_mut(channel)?;
     let thread = thread::get(hit)?;
     thread.heal(hit, hit.rsp());
-    let asker = certain(thread.current(hit));
+    let asker = certain(thread.current(hit))?;
+    if take_waiting(hit, channel, asker) == 0 && RECEIVING.insert(channel, asker, 0).is_err() {
+        count(Counter::LeavesFull);
+    }
+    Some(())
+}
+
+/// `flume::async::RecvFut<T>::reset_hook`: a receive is over. rdi is the future, which holds a
+/// receiver (tag 0) or a reference to one. What was sent since this very span asked, it has got;
+/// a future that another span drops has got nothing.
+#[inline(always)]
+pub fn channel_done(hit: &Hit, _cookie: Cookie) -> Option<()> {
+    let future = hit.rdi();
+    let mut channel = read::<u64>(future + 8)?;
+    if read::<u8>(future)? != 0 {
+        channel = read::<u64>(channel)?;
+    }
+    // SAFETY: entries are single words.
+    let asked = unsafe { RECEIVING.get(channel) }.copied()?;
+    let thread = thread::get(hit)?;
+    thread.heal(hit, hit.rsp());
+    if certain(thread.current(hit)) == Some(asked) && take_waiting(hit, channel, asked) != 0 {
+        let _ = RECEIVING.remove(channel);
+    }
+    Some(())
+}
+
+/// Links what waits in the channel to the span that receives it.
+#[inline(always)]
+fn take_waiting(hit: &Hit, channel: u64, asker: u64) -> u32 {
+    let Some(waiting) = CHANNELS.get_ptr_mut(channel) else { return 0 };
+    let mut taken = 0;
     for slot in 0..WAITING {
         // SAFETY: the entry stays valid while the program runs; slots are aligned.
         let id = unsafe { atomic::swap(&raw mut (*waiting)[slot], 0) };
-        if id == 0 {
-            continue;
-        }
-        if let Some(parent) = asker {
-            leaf::link(hit, id, parent);
+        if id != 0 {
+            leaf::link(hit, id, asker);
+            taken += 1;
         }
     }
-    Some(())
+    taken
 }
 
 /// `flume::Shared<T>::disconnect_all`: rdi is the channel + 16. Once the asker has gone, what
@@ -232,11 +265,10 @@ pub fn channel_recv(hit: &Hit, _cookie: Cookie) -> Option<()> {
 #[inline(always)]
 pub fn channel_close(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let channel = hit.rdi().wrapping_sub(16);
-    let waiting = CHANNELS.get_ptr_mut(channel)?;
-    let _ = waiting;
     let by_asker = thread::known(hit).is_none_or(|thread| thread.task() != 0);
     if by_asker {
         let _ = CHANNELS.remove(channel);
+        let _ = RECEIVING.remove(channel);
     }
     Some(())
 }

@@ -334,6 +334,7 @@ impl Builder {
         let before = self.probes.len();
         self.place_all(&found.channel_send, Program::ChannelSend);
         self.place_all(&found.channel_recv, Program::ChannelRecv);
+        self.place_all(&found.channel_done, Program::ChannelDone);
         self.place_all(&found.channel_close, Program::ChannelClose);
         coverage.note(
             "sqlx: link to the asking future",

@@ -77,6 +77,8 @@ programs! {
     ChannelSend = "channel_send",
     /// A result is asked for.
     ChannelRecv = "channel_recv",
+    /// A receive is over.
+    ChannelDone = "channel_done",
     /// A channel's last sender or receiver is gone.
     ChannelClose = "channel_close",
 }

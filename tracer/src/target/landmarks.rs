@@ -43,6 +43,7 @@ pub(super) fn landmarks(image: &Image, scan: &Scan) -> Landmarks {
         http_send: sites(&["hyper::client::conn::SendRequest::send_request_retryable"]),
         channel_send: sites(&["flume::Sender::send"]),
         channel_recv: sites(&["flume::Shared::recv"]),
+        channel_done: sites(&["flume::async::RecvFut::reset_hook"]),
         channel_close: sites(&["flume::Shared::disconnect_all"]),
         sql_step: sites(&["sqlite3_step"]),
         sql_step_exits: sql_step_exits(image, scan),

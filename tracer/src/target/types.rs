@@ -171,6 +171,8 @@ pub struct Landmarks {
     pub channel_send: Vec<Site>,
     /// `flume::Shared<T>::recv`: rsi = the channel + 16.
     pub channel_recv: Vec<Site>,
+    /// `flume::async::RecvFut<T>::reset_hook`: rdi = the future.
+    pub channel_done: Vec<Site>,
     /// `flume::Shared<T>::disconnect_all`: rdi = the channel + 16.
     pub channel_close: Vec<Site>,
     /// `sqlite3_step`: entry.
