@@ -160,7 +160,7 @@ impl Assembler {
             return;
         };
         let outcome = match leaf.kind {
-            LeafKind::Statement => end.status.map_or(Outcome::Unknown, statement_outcome),
+            LeafKind::Statement => end.status.map_or(Outcome::Returned, statement_outcome),
             LeafKind::TlsRequest => request_outcome(leaf),
         };
         self.end_leaf(end.id, Ending { at: end.end, outcome, recorded: true }, out);
