@@ -293,7 +293,7 @@ fn parse_ring_size(text: &str) -> Result<u32, String> {
         .ok()
         .and_then(|n| n.checked_mul(factor))
         .ok_or_else(|| "expected a size such as 512K or 4M".to_owned())?;
-    if !bytes.is_power_of_two() || bytes < 4096 || bytes > 1 << 30 {
+    if !bytes.is_power_of_two() || !(4096..=1 << 30).contains(&bytes) {
         return Err("expected a power of two between 4K and 1024M".to_owned());
     }
     Ok(bytes)

@@ -6,7 +6,10 @@ mod duration;
 mod engine;
 mod exit;
 mod exporting;
+#[cfg(test)]
+mod fake;
 mod processes;
+mod progress;
 mod render;
 mod signals;
 mod sink;

@@ -124,7 +124,9 @@ impl Sink for JsonSink {
     }
 
     fn event(&mut self, event: Event, role: Role, message: &str) -> io::Result<()> {
-        self.messages.print(role, message);
+        if matches!(role, Role::Warning | Role::Bad) {
+            self.messages.print(role, message);
+        }
         json::line(&mut self.out, &event)?;
         self.out.flush()
     }
@@ -138,7 +140,6 @@ impl Sink for JsonSink {
     }
 
     fn account(&mut self, account: &Account) -> io::Result<()> {
-        self.messages.account(account);
         json::line(&mut self.out, &summary::json(account))?;
         self.out.flush()
     }

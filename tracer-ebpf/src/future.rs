@@ -255,6 +255,11 @@ fn close(hit: &Hit, key: u64, fn_id: u16, future: &Future, how: EndHow, healed: 
 #[inline(always)]
 pub fn dropped(hit: &Hit, cookie: Cookie) -> Option<()> {
     let fn_id = cookie.fn_id();
+    // While a panic unwinds, what it has left is dropped outermost first. Its frames are told
+    // from the innermost on before that, or the inner futures would look merely cancelled.
+    if let Some(thread) = thread::known(hit) {
+        thread.verify_up_to::<16>(hit);
+    }
     let this = hit.rdi();
     let key = key(this, fn_id);
     let future = FUTURES.get_ptr_mut(key)?;

@@ -207,17 +207,37 @@ pub fn future_entry_rsp(hit: &Hit, cookie: Cookie) -> u64 {
     if cookie.flags() & Cookie::AT_RET != 0 { hit.rsp() } else { hit.rsp() - 8 }
 }
 
-/// A poll of the task is over. The `Header` may be gone: it is not read.
+/// A poll of the task is over. It may have been its last: aborted while it was being polled, for
+/// one. The `Header` may be gone by now, so what is read there counts only if the task is still
+/// known afterwards: it is forgotten before its memory is freed.
 #[inline(always)]
 pub fn left(hit: &Hit, frame: &Frame) {
+    let header = frame.this;
     if frame.flags & frame_flags::CANCELLED != 0 {
-        end(hit, frame.this);
+        tell_end(hit, header);
+        return;
+    }
+    // SAFETY: only words of the entry are looked at.
+    let open = || unsafe { TASKS.get(header) }.filter(|task| task.live != 0).map(|t| t.task_id);
+    let Some(id) = open() else { return };
+    let Some(state) = read::<u64>(header) else { return };
+    if state & COMPLETE != 0 && open() == Some(id) {
+        tell_end(hit, header);
     }
 }
 
 /// Tells user space that the task's future is gone, if that can matter.
 #[inline(always)]
 fn end(hit: &Hit, header: u64) {
+    if let Some(thread) = thread::known(hit) {
+        // As for a future that is dropped while a panic unwinds.
+        thread.verify_up_to::<16>(hit);
+    }
+    tell_end(hit, header);
+}
+
+#[inline(always)]
+fn tell_end(hit: &Hit, header: u64) {
     let Some(task) = TASKS.get_ptr_mut(header) else { return };
     // SAFETY: the field is aligned; the entry stays valid while the program runs.
     if unsafe { atomic::swap(&raw mut (*task).live, 0) } != 0 {

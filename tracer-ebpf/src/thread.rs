@@ -91,7 +91,7 @@ pub struct Thread {
 
 /// Frames removed by one hit, to keep the programs short to verify. What is left goes with the
 /// next hits, and is not believed meanwhile.
-const HEAL_AT_ONCE: usize = 16;
+const HEAL_AT_ONCE: usize = 8;
 
 /// Without preallocation: a thread costs 3 kB only once it is seen.
 #[map]
@@ -296,7 +296,13 @@ impl Thread {
     /// Removes dead frames that a panic left above the stack pointer.
     #[inline(always)]
     fn verify(&mut self, hit: &Hit) {
-        for _ in 0..8 {
+        self.verify_up_to::<4>(hit);
+    }
+
+    /// The same, `MOST` frames at once.
+    #[inline(always)]
+    pub fn verify_up_to<const MOST: usize>(&mut self, hit: &Hit) {
+        for _ in 0..MOST {
             let panics = self.panics;
             let Some(top) = self.top() else { return };
             if top.panics == panics {

@@ -9,7 +9,7 @@ use crate::engine::{Engine, EngineError, ErrorKind, Session};
 use crate::exit::{CliError, CommandResult};
 use crate::exporting::Destinations;
 use crate::tracing_loop::{self, Alone, Clock};
-use crate::{processes, signals, sink};
+use crate::{processes, progress, signals, sink};
 
 /// Traces until Ctrl-C, the end of the time, or the end of the target.
 pub fn run(
@@ -33,7 +33,8 @@ pub fn run(
     let mut sessions: Vec<Box<dyn Session>> = vec![];
     let mut refused: Option<EngineError> = None;
     for pid in &pids {
-        match engine.attach(*pid, &options) {
+        let what = format!("attaching to pid {pid}");
+        match progress::during(&what, || engine.attach(*pid, &options)) {
             Ok(session) => sessions.push(session),
             // Of several, one that is gone already must not keep us from the others.
             Err(error) if pids.len() > 1 => {

@@ -9,10 +9,10 @@ use super::print;
 use crate::args::Inspect;
 use crate::engine::{CoverageView, Engine, Options};
 use crate::exit::{CommandResult, Exit};
-use crate::processes;
 use crate::render::coverage;
 use crate::render::json::{self, VERSION};
 use crate::render::style::Style;
+use crate::{processes, progress};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -28,10 +28,11 @@ pub fn run(args: &Inspect, color: ColorChoice, engine: &impl Engine) -> CommandR
         functions: args.what.functions.clone(),
         ..Options::default()
     };
-    let coverage = match processes::parse_pid(&args.target)? {
-        Some(pid) => engine.inspect_process(pid, &options)?,
-        None => engine.inspect_file(Path::new(&args.target), &options)?,
-    };
+    let pid = processes::parse_pid(&args.target)?;
+    let coverage = progress::during(&format!("inspecting {}", args.target), || match pid {
+        Some(pid) => engine.inspect_process(pid, &options),
+        None => engine.inspect_file(Path::new(&args.target), &options),
+    })?;
     if args.json {
         let mut text = Vec::new();
         json::line(&mut text, &Report { v: VERSION, coverage: &coverage })

@@ -218,3 +218,57 @@ impl Companion for Running {
         self.poll().is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{ExportArgs, TraceArgs, ViewArgs};
+    use crate::fake::FakeEngine;
+
+    fn running(command: &[&str], engine: &FakeEngine) -> Result<u8, (u8, String)> {
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let args = Run {
+            command: command.iter().map(Into::into).collect(),
+            trace: TraceArgs::default(),
+            view: ViewArgs { output: Some(output.path().to_owned()), ..ViewArgs::default() },
+            export: ExportArgs::default(),
+        };
+        run(&args, false, ColorChoice::Never, engine)
+            .map(Exit::code)
+            .map_err(|error| (error.exit.code(), error.message))
+    }
+
+    #[test]
+    fn the_programs_status_is_ours() {
+        for (command, status) in [("exit 7", 7), ("true", 0), ("kill -TERM $$", 143)] {
+            let engine = FakeEngine::default();
+            assert_eq!(running(&["sh", "-c", command], &engine), Ok(status), "{command}");
+            assert_eq!(engine.attached.borrow().len(), 1);
+            assert_eq!(*engine.finished.borrow(), *engine.attached.borrow());
+        }
+    }
+
+    #[test]
+    fn nothing_is_executed_untraced() {
+        let witness = tempfile::tempdir().unwrap();
+        let file = witness.path().join("executed");
+        let engine = FakeEngine { refuses: true, ..FakeEngine::default() };
+        let result = running(&["touch", file.to_str().unwrap()], &engine);
+        assert_eq!(result, Err((125, "not today".to_owned())));
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_executed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("script");
+        std::fs::write(&file, "#!/no/such/interpreter\n").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&file, mode).unwrap();
+        let engine = FakeEngine::default();
+        let (code, message) = running(&[file.to_str().unwrap()], &engine).unwrap_err();
+        // The kernel says ENOENT of the interpreter, and so does env(1).
+        assert_eq!(code, 127, "{message}");
+        assert_eq!(*engine.finished.borrow(), *engine.attached.borrow());
+    }
+}

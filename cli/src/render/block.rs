@@ -41,8 +41,16 @@ pub fn lines(block: &Block, origin: Origin, now: MonoNs, layout: Layout) -> Vec<
     }
     let mut labels: Vec<Line> =
         block.rows.iter().map(|row| label(row, single.then_some(origin.pid).flatten())).collect();
+    let widest = block.rows.iter().zip(&labels).map(|(row, label)| {
+        let mark = mark(row, layout.width).map_or(0, |(_, mark)| text::width(&mark) + 1);
+        label.width() + mark
+    });
     let columns = match layout.width {
-        Some(width) => Columns::fitting(width),
+        Some(width) => {
+            let columns = Columns::fitting(width, widest.max().unwrap_or(0));
+            // One span alone has no place on a time axis.
+            Columns { bar: if single { 0 } else { columns.bar }, ..columns }
+        }
         None => {
             let widest = labels.iter().map(Line::width).max().unwrap_or(0);
             Columns { label: widest.min(MAX_PAD), bar: 0 }
@@ -65,15 +73,18 @@ struct Columns {
 }
 
 impl Columns {
-    fn fitting(width: usize) -> Self {
-        let bar = match width {
-            0..72 => 0,
+    /// What is left of durations is for labels first. Labels are given their room in steps, so
+    /// that the columns of one block seldom differ from the next one's.
+    fn fitting(width: usize, widest: usize) -> Self {
+        let room = width.saturating_sub(DURATION + 1).max(8);
+        let least_bar = match width {
+            0..72 => return Self { label: room, bar: 0 },
             72..100 => 16,
-            100..140 => 24,
-            _ => 32,
+            _ => 24,
         };
-        let right = DURATION + 1 + if bar > 0 { bar + 1 } else { 0 };
-        Self { label: width.saturating_sub(right).max(8), bar }
+        let most = room - least_bar - 1;
+        let label = (widest.div_ceil(16) * 16).clamp(48.min(most), most);
+        Self { label, bar: (room - label - 1).min(48) }
     }
 }
 
@@ -86,7 +97,7 @@ struct Axis {
 impl Axis {
     fn of(block: &Block, now: MonoNs) -> Self {
         let fresh =
-            || block.rows.iter().filter(|row| !row.context && !(block.continued && row.open));
+            || block.rows.iter().filter(|row| !(row.context || block.continued && row.open));
         let start = fresh().map(|row| row.span.start.0).min().unwrap_or(0);
         let end = fresh().map(|row| end_of(&row.span, now)).max().unwrap_or(start);
         Self { start, length: end.saturating_sub(start).max(1) }
@@ -173,21 +184,42 @@ pub fn details(span: &Span) -> Option<String> {
         return Some(format!("({})", own.join(", ")));
     }
     let named_after_it = span.function.is_empty() || span.function == span.name;
-    (!named_after_it).then(|| text::sanitise(&span.function).into_owned())
+    (!named_after_it).then(|| text::sanitise(short_path(&span.function)).into_owned())
 }
 
-/// A mark and a word for outcomes worth a mark.
-fn outcome(row: &Row) -> Option<(Role, &'static str, &'static str)> {
+/// The last two segments of a path: `a::tools::ToolExecutor::execute` → `ToolExecutor::execute`.
+fn short_path(path: &str) -> &str {
+    let mut depth = 0;
+    let mut starts = vec![0];
+    for (at, c) in path.char_indices() {
+        match c {
+            '<' | '(' | '[' | '{' => depth += 1,
+            '>' | ')' | ']' | '}' => depth -= 1,
+            ':' if depth == 0 && path[..at].ends_with(':') => starts.push(at + 1),
+            _ => {}
+        }
+    }
+    &path[starts[starts.len().saturating_sub(2)]..]
+}
+
+/// A mark for outcomes worth one, and the word for it where there is room.
+fn mark(row: &Row, width: Option<usize>) -> Option<(Role, String)> {
     let shown = if row.open { Outcome::Running } else { row.span.outcome };
     let (role, mark) = match shown {
+        _ if row.context => return None,
         Outcome::Returned => return None,
         Outcome::Error => (Role::Bad, "✗"),
-        Outcome::Panicked => (Role::Bad, "‼"),
+        Outcome::Panicked => (Role::Bad, "!"),
         Outcome::Cancelled => (Role::Warning, "⊘"),
         Outcome::Running => (Role::Active, "▸"),
         Outcome::Unknown => (Role::Warning, "?"),
     };
-    Some((role, mark, shown.as_str()))
+    let text = match width {
+        None => shown.as_str().to_owned(),
+        Some(0..60) => mark.to_owned(),
+        Some(_) => format!("{mark} {}", shown.as_str()),
+    };
+    Some((role, text))
 }
 
 fn line(
@@ -198,7 +230,7 @@ fn line(
     columns: Columns,
     layout: Layout,
 ) -> String {
-    let outcome = outcome(row).filter(|_| !row.context);
+    let mark = mark(row, layout.width);
     let late = if row.span.start_is_late { "≥" } else { "" };
     let length = end_of(&row.span, now).saturating_sub(row.span.start.0);
     let duration = format!("{late}{}", text::duration(length));
@@ -208,16 +240,12 @@ fn line(
     let Some(width) = layout.width else {
         label.pad(columns.label);
         label.push(Role::Plain, format!(" {duration}"));
-        if let Some((role, _, word)) = outcome {
+        if let Some((role, word)) = mark {
             label.push(Role::Plain, "  ");
             label.push(role, word);
         }
         return label.paint(layout.style);
     };
-    let mark = outcome.map(|(role, mark, word)| {
-        let text = if width >= 60 { format!("{mark} {word}") } else { mark.to_owned() };
-        (role, text)
-    });
     let taken = mark.as_ref().map_or(0, |(_, text)| text::width(text) + 1);
     label.truncate(columns.label.saturating_sub(taken));
     if let Some((role, text)) = mark {
@@ -233,4 +261,122 @@ fn line(
     }
     label.truncate(width);
     label.paint(layout.style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::fixture;
+    use crate::render::forest::{Bounds, Forest};
+    use tracer::span::OrphanReason;
+
+    const NOW: MonoNs = MonoNs(10_000_000_000);
+    const ORIGIN: Origin =
+        Origin { anchor: ClockAnchor { offset_ns: 43_384_123_000_000 }, pid: None };
+
+    fn rendered(spans: Vec<Span>, width: Option<usize>) -> String {
+        let mut forest = Forest::new(Bounds::default());
+        for span in spans {
+            forest.ended(0, span);
+        }
+        let layout = Layout { width, style: Style::PLAIN };
+        let blocks = forest.drain(NOW);
+        blocks
+            .iter()
+            .flat_map(|block| lines(block, ORIGIN, NOW, layout))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    #[test]
+    fn a_tree_on_a_terminal() {
+        let expected = "\
+12:03:05.123Z trace 0000000000000007000000000000feed
+agent_execution (agent_id=7, agent_type=coder)           1.24 s ━━━━━━━━━━━━━━━━
+├── tool_call (tool_name=Bash)                           310 ms ━━━━
+│   └── database_query (query_type=SELECT)              2.00 ms ╸
+├── tool_call (tool_name=读取文件)         ! panicked   81.0 ms     ━
+│   └── http_request (method=POST, path=/v1/files/a-…   60.0 ms     ━
+└── api_call (model=claude)               ⊘ cancelled    780 ms      ━━━━━━━━━━";
+        assert_eq!(rendered(fixture::agent(7, 1_000), Some(80)), expected);
+    }
+
+    #[test]
+    fn a_tree_on_a_narrow_terminal() {
+        let expected = "\
+12:03:05.123Z trace 0000000000000007000…
+agent_execution (agent_id=7, …    1.24 s
+├── tool_call (tool_name=Bash)    310 ms
+│   └── database_query (query…   2.00 ms
+├── tool_call (tool_name=读… !   81.0 ms
+│   └── http_request (method=…   60.0 ms
+└── api_call (model=claude)  ⊘    780 ms";
+        assert_eq!(rendered(fixture::agent(7, 1_000), Some(40)), expected);
+    }
+
+    #[test]
+    fn a_tree_in_a_file() {
+        let expected = "\
+12:03:05.123Z trace 0000000000000007000000000000feed
+agent_execution (agent_id=7, agent_type=coder)                                               1.24 s
+├── tool_call (tool_name=Bash)                                                               310 ms
+│   └── database_query (query_type=SELECT)                                                  2.00 ms
+├── tool_call (tool_name=读取文件)                                                          81.0 ms  panicked
+│   └── http_request (method=POST, path=/v1/files/a-rather-long-path/that/goes/on/and/on)   60.0 ms
+└── api_call (model=claude)                                                                  780 ms  cancelled";
+        assert_eq!(rendered(fixture::agent(7, 1_000), None), expected);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        let mut spans = fixture::agent(7, 1_000);
+        // A chain of thirty more, deep enough for every width.
+        for id in 10..40 {
+            let parent = if id == 10 { 6 } else { id - 1 };
+            spans.push(fixture::span(7, id, Some(parent), "日本語の名前", 1_500, 9));
+        }
+        for width in [1, 10, 20, 39, 40, 59, 60, 71, 72, 80, 99, 100, 139, 140, 200, 500] {
+            for line in rendered(spans.clone(), Some(width)).lines() {
+                assert!(text::width(line) <= width, "{width}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_span_is_one_line() {
+        let mut span = fixture::span(7, 1, None, "database_query", 1_000, 2);
+        span.orphan = Some(OrphanReason::Unlinked);
+        span.start_is_late = true;
+        let expected = "database_query orchestrate::database_query [orphan: unlinked]  ≥2.00 ms";
+        assert_eq!(rendered(vec![span.clone()], None), expected);
+        let open = fixture::ending(span, Outcome::Running);
+        let expected =
+            "database_query orchestrate::database_query [orphan: unlinked]   ≥9.00 s  running";
+        assert_eq!(rendered(vec![open], None), expected);
+    }
+
+    #[test]
+    fn paths_are_short() {
+        for (path, short) in [
+            ("main", "main"),
+            ("a::main", "a::main"),
+            ("a::tools::ToolExecutor::execute", "ToolExecutor::execute"),
+            ("<a::B as c::D<e::F>>::poll", "<a::B as c::D<e::F>>::poll"),
+            ("x::<impl a::B>::f::{{closure}}", "f::{{closure}}"),
+            ("", ""),
+        ] {
+            assert_eq!(short_path(path), short);
+        }
+    }
+
+    #[test]
+    fn text_of_the_target_is_harmless() {
+        let span = fixture::with(
+            fixture::span(7, 1, None, "tool\x1b]0;x\x07call", 1_000, 2),
+            &[("tool_name", "a\nb\u{202e}c"), ("k\x1b[2J", "v")],
+        );
+        let line = rendered(vec![span], Some(100));
+        assert!(!line.chars().any(|c| c != '\n' && text::is_unsafe(c)), "{line:?}");
+        assert_eq!(line.lines().count(), 1);
+    }
 }

@@ -164,7 +164,7 @@ pub fn json(account: &Account) -> impl Serialize {
         retries: export.stats.retries,
         last_error: export.stats.last_error.as_deref(),
     });
-    let line = SummaryLine {
+    SummaryLine {
         v: VERSION,
         r#type: "summary",
         pid: *pid,
@@ -183,9 +183,7 @@ pub fn json(account: &Account) -> impl Serialize {
             missing: summary.missing,
         },
         exports: exports.collect(),
-    };
-    // An owned value: callers need not keep the account.
-    serde_json::to_value(&line).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]

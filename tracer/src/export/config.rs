@@ -193,7 +193,7 @@ impl OtlpConfig {
             // The signal's own variable is taken as it is; everything else is a base URL.
             Protocol::HttpProtobuf => {
                 let path = endpoint.path().trim_end_matches('/').to_owned();
-                let complete = source == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" && path != "";
+                let complete = source == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" && !path.is_empty();
                 if !complete && !path.ends_with(TRACES_PATH) {
                     endpoint.set_path(&format!("{path}{TRACES_PATH}"));
                 }

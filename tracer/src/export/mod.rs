@@ -7,6 +7,9 @@ mod config;
 mod otlp;
 mod queue;
 mod resource;
+#[cfg(test)]
+mod tests;
+mod worker;
 
 pub use attributes::attributes;
 pub use config::{ConfigError, DEFAULT_ENDPOINT, OtlpConfig, Protocol};

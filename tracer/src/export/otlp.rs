@@ -7,6 +7,7 @@ use opentelemetry::trace::{
     TraceId as OtelTraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, Protocol as OtlpProtocol, RetryPolicy, SpanExporter, WithExportConfig,
     WithHttpConfig, WithTonicConfig,
@@ -26,12 +27,17 @@ pub(super) fn transport(
 ) -> Result<SpanExporter, ExporterBuildError> {
     // The queue retries by itself: it knows the deadline and counts what is lost.
     let mut exporter = match config.protocol {
-        Protocol::Grpc => SpanExporter::builder()
-            .with_tonic()
-            .with_retry_policy(RetryPolicy::disabled())
-            .with_endpoint(config.endpoint.as_str())
-            .with_timeout(config.timeout)
-            .build()?,
+        Protocol::Grpc => {
+            let mut builder = SpanExporter::builder()
+                .with_tonic()
+                .with_retry_policy(RetryPolicy::disabled())
+                .with_endpoint(config.endpoint.as_str())
+                .with_timeout(config.timeout);
+            if config.endpoint.scheme() == "https" {
+                builder = builder.with_tls_config(ClientTlsConfig::new().with_native_roots());
+            }
+            builder.build()?
+        }
         Protocol::HttpProtobuf => SpanExporter::builder()
             .with_http()
             .with_retry_policy(RetryPolicy::disabled())
@@ -107,6 +113,9 @@ fn span_id(id: u64) -> OtelSpanId {
     OtelSpanId::from_bytes(id.to_be_bytes())
 }
 
+/// All that the HTTP transport says of a connection that failed.
+pub(super) const NO_DETAIL: &str = "no answer";
+
 /// What to do about a batch that did not get through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -145,6 +154,9 @@ pub(super) fn classify(error: &OTelSdkError) -> Failure {
             }
             _ => Failure::Retry(detail),
         };
+    }
+    if text.ends_with("network error") {
+        return Failure::Retry(NO_DETAIL.to_owned());
     }
     if text.contains("request body is") {
         return Failure::Rejected(text);

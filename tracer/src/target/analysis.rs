@@ -55,7 +55,7 @@ pub enum WhyNot {
 pub struct Analysis<'image> {
     image: &'image Image,
     scan: Scan,
-    /// By where they begin: functions that call a resumed-after-completion panic.
+    /// By where they begin: closures that call a resumed-after-completion panic.
     polls: OnceLock<HashMap<u64, Result<Poll, NotPoll>>>,
     /// Drop glue by the name of the type it drops.
     drop_glue: OnceLock<HashMap<&'image str, Vec<&'image Function>>>,
@@ -148,9 +148,7 @@ impl<'image> Analysis<'image> {
                 continue;
             };
             let own = self.polls().get(&start).and_then(|poll| poll.as_ref().ok());
-            let is_own = is_closure(&function.name)
-                && own.is_some_and(|poll| poll.location.as_ref() == Some(&location));
-            if !is_own {
+            if own.is_none_or(|poll| poll.location.as_ref() != Some(&location)) {
                 bodies.insert((location, function.name.clone()));
             }
         }
@@ -169,8 +167,7 @@ impl<'image> Analysis<'image> {
     }
 
     fn poll(&self, start: u64) -> Result<&Poll, WhyNot> {
-        let named = self.image.symbols().at(start).any(|function| is_closure(&function.name));
-        match self.polls().get(&start).filter(|_| named) {
+        match self.polls().get(&start) {
             None => Err(WhyNot::NotAsync),
             Some(Ok(poll)) => Ok(poll),
             Some(Err(NotPoll::NoState)) => Err(WhyNot::NoState),
@@ -184,6 +181,8 @@ impl<'image> Analysis<'image> {
             let calls = self.scan.resumed().iter();
             let mut starts: Vec<_> = calls.filter_map(|call| symbols.start_of(call.at)).collect();
             starts.dedup();
+            // Other functions have inlined bodies in them: their own beginning is no dispatch.
+            starts.retain(|start| symbols.at(*start).any(|function| is_closure(&function.name)));
             let polls = parallel::map(&starts, |start| poll(self.image, &self.scan, *start));
             starts.into_iter().zip(polls).collect()
         })

@@ -1,10 +1,10 @@
 //! Poll functions: told from plain closures, and where their coroutine keeps its state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::decode::{CALLER_SAVED, RDI, RSI, RSP, direct_target, gpr};
+use super::decode::{CALLER_SAVED, RDI, RSI, RSP, direct_target, gpr, stack_slot, stack_store};
 use super::dispatch::Walk;
 use super::location::location_at;
 use super::scan::Scan;
@@ -13,6 +13,8 @@ use super::{Image, SelfRegister, SourceLocation, StateByte};
 
 /// How far into a function its state is looked for: stack probes and spills come first.
 const MAX_PROLOGUE: usize = 300;
+/// How many copies of copies are followed.
+const MAX_ROUNDS: usize = 5;
 /// A state beyond this offset is none: no coroutine is that large.
 const MAX_OFFSET: i64 = 1 << 24;
 
@@ -40,7 +42,7 @@ pub(super) fn poll(image: &Image, scan: &Scan, start: u64) -> Result<Poll, NotPo
     let candidates = candidates(&code);
     let finished = |state: &StateByte, value| {
         let place = (state.self_register, state.offset, state.width);
-        Walk::new(image, scan, &code, place, value).to_panic()
+        Walk::new(image, scan, &code, place, value).run_to_panic()
     };
     // The dispatch on 1 (returned) ends in the panic: there is no better witness.
     let dispatched = candidates.iter().find_map(|state| {
@@ -103,7 +105,7 @@ fn candidates(code: &[Instruction]) -> Vec<StateByte> {
             }
         }
         let copied = copied(instruction, base, |slot| stack.get(&slot).copied());
-        if let Some(slot) = stored_slot(instruction) {
+        if let Some((slot, _)) = stack_store(instruction) {
             match base(instruction.op1_register()) {
                 Some(value) if instruction.op1_kind() == OpKind::Register => {
                     stack.insert(slot, value);
@@ -156,23 +158,6 @@ fn copied<V: Copy>(
     }
 }
 
-/// The offset from the stack pointer that a memory operand names.
-fn stack_slot(instruction: &Instruction) -> Option<i64> {
-    (instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None)
-        .then(|| instruction.memory_displacement64() as i64)
-}
-
-/// The stack slot that an instruction writes as a whole or in part, rounded to where it begins.
-fn stored_slot(instruction: &Instruction) -> Option<i64> {
-    if instruction.op_count() == 0
-        || instruction.op0_kind() != OpKind::Memory
-        || matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push)
-    {
-        return None;
-    }
-    stack_slot(instruction)
-}
-
 /// Whether a state is stored where `state` says: 1, 2 or 3 at the same offset from a register,
 /// or through a pointer computed before.
 fn is_stored(code: &[Instruction], state: &StateByte) -> bool {
@@ -218,17 +203,21 @@ fn touched(code: &[Instruction], self_register: SelfRegister) -> u32 {
     };
     let mut targets: Vec<_> = code.iter().filter_map(direct_target).collect();
     targets.sort_unstable();
+    let mut writes = Writes::new();
+    let written: Vec<_> = code.iter().map(|instruction| writes.of(instruction)).collect();
     let mut facts = Facts::default();
     // Facts that hold everywhere rest on each other: start from the entry, add what is always a
-    // copy, and repeat until nothing is added.
-    for _ in 0..4 {
-        let (found, _) = facts.pass(code, &targets, own);
+    // copy, and repeat until nothing is added. Each round is right by itself.
+    let mut end = 0;
+    for _ in 0..MAX_ROUNDS {
+        let (found, touched) = facts.pass(code, &written, &targets, own);
+        end = touched;
         if found == facts {
             break;
         }
         facts = found;
     }
-    facts.pass(code, &targets, own).1
+    end
 }
 
 /// Registers and stack slots that hold the coroutine's address plus an offset wherever they are
@@ -241,17 +230,23 @@ struct Facts {
 
 impl Facts {
     /// One pass: what always holds, given what is known to; and the end of the last byte touched.
-    fn pass(&self, code: &[Instruction], targets: &[u64], own: usize) -> (Self, u32) {
-        let mut writes = Writes::new();
+    fn pass(
+        &self,
+        code: &[Instruction],
+        written: &[u16],
+        targets: &[u64],
+        own: usize,
+    ) -> (Self, u32) {
         // `None`: not written yet; `Some(None)`: written with something else.
         let mut registers: [Option<Option<i64>>; 16] = [None; 16];
         let mut stack: HashMap<i64, Option<Option<i64>>> = HashMap::new();
+        let mut stores = BTreeSet::new();
         let mut local = self.registers;
         local[own] = Some(0);
         let mut end = 0;
         // Escaped stack slots may be written by anybody.
         let mut escaped = Vec::new();
-        for instruction in code {
+        for (instruction, written) in code.iter().zip(written) {
             if targets.binary_search(&instruction.ip()).is_ok() {
                 local = self.registers;
             }
@@ -261,7 +256,8 @@ impl Facts {
             }
             let reload = |slot| self.stack.get(&slot).map(|at| ((), *at));
             let copied = copied(instruction, base, reload).map(|(_, at)| at);
-            if let Some(slot) = stored_slot(instruction) {
+            if let Some((slot, len)) = stack_store(instruction) {
+                stores.insert((slot, len));
                 let value = match instruction.code() {
                     Code::Mov_rm64_r64 => base(instruction.op1_register()).map(|(_, at)| at),
                     _ => None,
@@ -273,7 +269,6 @@ impl Facts {
             {
                 escaped.push(slot);
             }
-            let written = writes.of(instruction);
             for number in 0..16 {
                 if written & bit(number) == 0 {
                     continue;
@@ -299,8 +294,12 @@ impl Facts {
         let first_escaped = escaped.iter().min().copied().unwrap_or(i64::MAX);
         for (slot, value) in stack {
             // Whoever has the address of a slot may write that and what lies above it.
+            let overlaps = |(other, len): &(i64, i64)| {
+                *other != slot && *other < slot + 8 && slot < *other + *len
+            };
             if let Some(value) = value.flatten()
                 && slot < first_escaped
+                && !stores.iter().any(overlaps)
             {
                 facts.stack.insert(slot, value);
             }

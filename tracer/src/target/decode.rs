@@ -1,6 +1,6 @@
 //! Machine code: decoding, and what a probe on an instruction costs.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
 
 use super::Cost;
 
@@ -122,6 +122,25 @@ pub(super) const RDI: usize = 7;
 pub(super) fn direct_target(instruction: &Instruction) -> Option<u64> {
     (instruction.op_count() == 1 && instruction.op0_kind() == OpKind::NearBranch64)
         .then(|| instruction.near_branch64())
+}
+
+/// The offset from the stack pointer that a memory operand names.
+pub(super) fn stack_slot(instruction: &Instruction) -> Option<i64> {
+    (instruction.memory_base() == Register::RSP && instruction.memory_index() == Register::None)
+        .then(|| instruction.memory_displacement64() as i64)
+}
+
+/// The part of the stack frame that an instruction's first operand writes: offset from the stack
+/// pointer and length.
+pub(super) fn stack_store(instruction: &Instruction) -> Option<(i64, i64)> {
+    if instruction.op_count() == 0
+        || instruction.op0_kind() != OpKind::Memory
+        || matches!(instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test | Mnemonic::Push)
+    {
+        return None;
+    }
+    // Displacements are 32 bits wide: sums of them do not overflow.
+    Some((stack_slot(instruction)?, instruction.memory_size().size() as i64))
 }
 
 #[cfg(test)]

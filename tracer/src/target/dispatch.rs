@@ -2,11 +2,13 @@
 //! dispatch on the state and no further: the states of a finished coroutine lead to the
 //! resumed-after-completion panic, whose `Location` is that of the body.
 
+use std::collections::HashMap;
+
 use iced_x86::{Code, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::decode::{CALLER_SAVED, RDI, RSI, direct_target, gpr};
+use super::decode::{CALLER_SAVED, RDI, RSI, RSP, direct_target, gpr, stack_slot, stack_store};
 use super::scan::Scan;
-use super::sites::Writes;
+use super::sites::{Writes, bit};
 use super::{Image, SelfRegister};
 
 /// Instructions to follow at most: prologue, dispatch and the panic's block.
@@ -41,6 +43,9 @@ pub(super) struct Walk<'a> {
     width: u8,
     state: u64,
     registers: [Value; 16],
+    /// Whole words in the stack frame, by their offset from the stack pointer: unoptimized code
+    /// keeps everything there.
+    stack: HashMap<i64, Value>,
     flags: Option<Flags>,
     writes: Writes,
 }
@@ -73,6 +78,7 @@ impl<'a> Walk<'a> {
             width,
             state,
             registers,
+            stack: HashMap::new(),
             flags: None,
             writes: Writes::new(),
         }
@@ -80,7 +86,7 @@ impl<'a> Walk<'a> {
 
     /// Follows the code until the panic; `None` if the way to it depends on anything but the
     /// state.
-    pub(super) fn to_panic(mut self) -> Option<Panicked> {
+    pub(super) fn run_to_panic(mut self) -> Option<Panicked> {
         let mut at = 0;
         for _ in 0..MAX_STEPS {
             let instruction = self.code.get(at)?;
@@ -182,6 +188,14 @@ impl<'a> Walk<'a> {
                 }
             }
             OpKind::Memory if self.is_state(instruction) => Value::Known(self.state),
+            OpKind::Memory if let Some(slot) = stack_slot(instruction) => {
+                let bytes = instruction.memory_size().size() as u32;
+                match self.stack.get(&slot) {
+                    Some(Value::Known(value)) => Value::Known(value & mask(bytes * 8)),
+                    Some(value) if bytes == 8 => *value,
+                    _ => Value::Unknown,
+                }
+            }
             OpKind::Memory => match (self.address(instruction), instruction.memory_size().size()) {
                 // Jump tables: read-only, offsets and so not relocated.
                 (Some(addr), 4) => self
@@ -265,6 +279,15 @@ impl<'a> Walk<'a> {
                 4 => Value::Known(value & mask(32)),
                 _ => Value::Unknown,
             };
+        }
+        if let Some((slot, bytes)) = stack_store(instruction) {
+            self.stack.retain(|other, _| *other + 8 <= slot || *other >= slot + bytes);
+            if instruction.code() == Code::Mov_rm64_r64 {
+                self.stack.insert(slot, right);
+            }
+        }
+        if written & bit(RSP) != 0 {
+            self.stack.clear();
         }
         let target = target.and_then(gpr);
         for number in 0..16 {

@@ -15,6 +15,7 @@ mod location;
 mod names;
 mod parallel;
 mod process;
+mod register_calls;
 mod relocations;
 mod scan;
 mod sites;
@@ -29,5 +30,9 @@ pub use image::Image;
 pub use process::{MappedModule, Target};
 pub use types::*;
 
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod measure;
 #[cfg(test)]
 mod tests;

@@ -125,7 +125,7 @@ fn normalize(name: &str) -> String {
 /// Whether `path` names drop glue, whose argument is to be kept.
 fn is_drop_glue(path: &str) -> bool {
     let path = path.strip_suffix("::").unwrap_or(path);
-    DROP_GLUE.iter().any(|glue| path == *glue)
+    DROP_GLUE.contains(&path)
 }
 
 /// What drop glue is called: `drop_glue` from Rust 1.97 on.

@@ -1,11 +1,12 @@
 //! One linear pass over all code: who calls, jumps to or takes the address of which function,
 //! and which async bodies' resumed-after-completion panics are called where.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 use iced_x86::{Code, FlowControl, Instruction, OpKind, Register};
 
-use super::decode::{decoder, direct_target};
+use super::decode::{decoder, direct_target, gpr};
 use super::image::Image;
 use super::parallel;
 
@@ -45,11 +46,14 @@ pub(super) struct Scan {
     tail_jumps: Vec<Edge>,
     /// Functions whose address code uses as a value.
     taken: HashSet<u64>,
+    /// Loads of a function's address from the GOT into a register, ordered by function.
+    got_loads: Vec<Edge>,
     /// (function, place) of pointers to functions in data, outside the GOT; ordered.
     pointers: Vec<(u64, u64)>,
     /// Ordered by address.
     resumed: Vec<Resumed>,
-    /// Calls through a pointer in memory, `call *(%reg)`, or in a register: ordered.
+    /// Calls and jumps through a pointer at the address in a register, `call *(%rax)`, and in
+    /// tokio also in a register; ordered.
     indirect: Vec<u64>,
     /// Where a GOT slot leads in this image.
     got: HashMap<u64, u64>,
@@ -109,7 +113,8 @@ impl Scan {
             part
         });
         for part in parts {
-            let Part { calls, tail_jumps, taken, resumed, indirect } = part;
+            let Part { calls, tail_jumps, got_loads, taken, resumed, indirect } = part;
+            scan.got_loads.extend(got_loads);
             scan.calls.extend(calls);
             scan.tail_jumps.extend(tail_jumps);
             scan.taken.extend(taken);
@@ -119,6 +124,7 @@ impl Scan {
         scan.pointers.sort_unstable();
         scan.calls.sort_unstable();
         scan.tail_jumps.sort_unstable();
+        scan.got_loads.sort_unstable();
         scan.resumed.sort_unstable();
         scan.indirect.sort_unstable();
         scan
@@ -131,6 +137,23 @@ impl Scan {
         // merged, so the call may stand elsewhere in the function.
         let mut location = None;
         let mut jumps = Vec::new();
+        // Only unoptimized code loads a function from a table before it calls it; telling these
+        // calls from others takes time, and those that matter are tokio's.
+        let is_tokio = OnceCell::new();
+        let is_tokio = || {
+            *is_tokio.get_or_init(|| {
+                image.symbols().at(start).any(|function| function.name.contains("tokio::"))
+            })
+        };
+        let through_pointer = |instruction: &Instruction| match instruction.op0_kind() {
+            OpKind::Memory => {
+                gpr(instruction.memory_base()).is_some()
+                    && instruction.memory_index() == Register::None
+                    && instruction.memory_displacement64() == 0
+            }
+            OpKind::Register => is_tokio(),
+            _ => false,
+        };
         let first_resumed = part.resumed.len();
         while decoder.can_decode() {
             decoder.decode_out(&mut instruction);
@@ -146,6 +169,8 @@ impl Scan {
                             if instruction.op0_register() == Register::RDI {
                                 location = Some(addr);
                             }
+                        } else if let Some(to) = self.got_load(&instruction) {
+                            part.got_loads.push(Edge { to, at, next });
                         } else if let Some(target) = self.got.get(&addr) {
                             part.taken.push(*target);
                         }
@@ -163,7 +188,7 @@ impl Scan {
                         if units.is_start(to) {
                             part.calls.push(Edge { to, at, next });
                         }
-                    } else {
+                    } else if through_pointer(&instruction) {
                         part.indirect.push(at);
                     }
                     location = None;
@@ -182,6 +207,8 @@ impl Scan {
                         (location, direct_target(&instruction))
                     {
                         jumps.push(Resumed { at: to, location: Some(location) });
+                    } else if through_pointer(&instruction) {
+                        part.indirect.push(at);
                     }
                     location = None;
                 }
@@ -226,7 +253,19 @@ impl Scan {
         !of(&self.tail_jumps, start).is_empty()
     }
 
-    /// Whether code uses the address of the function that begins at `start` as a value.
+    /// Loads of the address of the function that begins at `start` from the GOT.
+    pub(super) fn got_loads_of(&self, start: u64) -> &[Edge] {
+        of(&self.got_loads, start)
+    }
+
+    /// The function whose address an instruction loads from the GOT into a register.
+    pub(super) fn got_load(&self, instruction: &Instruction) -> Option<u64> {
+        (instruction.code() == Code::Mov_r64_rm64 && instruction.is_ip_rel_memory_operand())
+            .then(|| self.got.get(&instruction.ip_rel_memory_address()).copied())?
+    }
+
+    /// Whether code uses the address of the function that begins at `start` as a value, other
+    /// than by loads from the GOT.
     pub(super) fn is_taken(&self, start: u64) -> bool {
         self.taken.contains(&start)
     }
@@ -243,7 +282,7 @@ impl Scan {
         &self.resumed
     }
 
-    /// Calls whose target is not known, ordered by address.
+    /// Calls and jumps that may go through the first entry of a vtable, ordered by address.
     pub(super) fn indirect(&self) -> &[u64] {
         &self.indirect
     }
@@ -269,6 +308,7 @@ fn immediate(instruction: &Instruction) -> Option<u64> {
 struct Part {
     calls: Vec<Edge>,
     tail_jumps: Vec<Edge>,
+    got_loads: Vec<Edge>,
     taken: Vec<u64>,
     resumed: Vec<Resumed>,
     indirect: Vec<u64>,

@@ -1,13 +1,14 @@
 //! Where probes can sit: the entry of a function and every way out of it, on instructions that
 //! the kernel emulates wherever there is one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
-use super::decode::{RDI, RSI, RSP, direct_target, gpr, instructions};
+use super::decode::{MAX_INSTRUCTION, RDI, RSI, RSP, direct_target, gpr, instructions};
+use super::register_calls::register_calls;
 use super::scan::Scan;
 use super::{Cost, ExitSite, Image, Site};
 
@@ -61,7 +62,7 @@ pub(super) fn entry(image: &Image, start: u64) -> Option<Site> {
     let mut writes = Writes::new();
     let kept = ARGUMENTS.iter().fold(bit(RSP), |mask, number| mask | bit(*number));
     let mut best = first;
-    let mut before = 0;
+    let mut before = 0u16;
     for (at, instruction) in code.iter().take(MAX_STRAIGHT_LINE).enumerate() {
         // Where a jump leads to, a hit would not always be an entry.
         if before & kept != 0 || at > 0 && targets.contains(&instruction.ip()) {
@@ -98,18 +99,23 @@ pub(super) fn exits_ignoring_pointers(
     at_callers.unwrap_or_else(|| at_returns(image, start))
 }
 
-/// Exits behind the direct calls, if these are all the ways in and each has such a site.
+/// Exits behind the direct calls, if these are all the ways in.
 fn at_callers(image: &Image, scan: &Scan, start: u64) -> Option<Vec<ExitSite>> {
-    let calls = scan.calls_of(start);
-    if calls.is_empty()
-        || scan.is_taken(start)
-        || scan.is_jumped_to(start)
-        || image.symbols().is_exported(start)
-    {
+    if scan.is_taken(start) || scan.is_jumped_to(start) || image.symbols().is_exported(start) {
+        return None;
+    }
+    let mut returns: Vec<_> = scan.calls_of(start).iter().map(|call| call.next).collect();
+    let loads = scan.got_loads_of(start).iter();
+    let users: BTreeSet<_> =
+        loads.map(|load| image.symbols().start_of(load.at)).collect::<Option<_>>()?;
+    for user in users {
+        returns.extend(register_calls(scan, &body(image, user), start)?);
+    }
+    if returns.is_empty() {
         return None;
     }
     let mut writes = Writes::new();
-    let sites = calls.iter().map(|call| behind_call(image, &mut writes, call.next));
+    let sites = returns.into_iter().map(|next| behind_call(image, &mut writes, next));
     let mut sites: Vec<_> = sites.collect::<Option<_>>()?;
     // Two calls may run into the same site.
     sites.sort_by_key(|exit| exit.site.addr);
@@ -117,40 +123,41 @@ fn at_callers(image: &Image, scan: &Scan, start: u64) -> Option<Vec<ExitSite>> {
     Some(sites)
 }
 
-/// The first emulated instruction that a return to `next` runs into before the stack pointer
-/// moves.
-fn behind_call(image: &Image, writes: &mut Writes, next: u64) -> Option<ExitSite> {
-    let start = image.symbols().start_of(next)?;
-    // A call that ends its function never returns.
-    let code = image.code(next, image.symbols().end_of(start));
-    for instruction in instructions(&code[..code.len().min(MAX_STRAIGHT_LINE * 15)], next)
-        .iter()
-        .take(MAX_STRAIGHT_LINE)
-    {
-        match image.site(instruction.ip()) {
-            Some(site) if site.cost == Cost::Emulated => {
-                return Some(ExitSite { site, at_ret: false });
-            }
-            _ => {}
+/// Where a call that returns to `next` is seen to have returned: the first emulated instruction
+/// that control runs into before the stack pointer moves, else the first one, which costs what a
+/// `ret` costs. `None` if the call ends its function or nothing there can be probed.
+pub(super) fn behind_call(image: &Image, writes: &mut Writes, next: u64) -> Option<ExitSite> {
+    let symbols = image.symbols();
+    let code = image.code(next, symbols.end_of(symbols.start_of(next.wrapping_sub(1))?));
+    let code = &code[..code.len().min(MAX_STRAIGHT_LINE * MAX_INSTRUCTION)];
+    let exit = |site| ExitSite { site, at_ret: false };
+    let mut first = None;
+    for (at, instruction) in instructions(code, next).iter().enumerate().take(MAX_STRAIGHT_LINE) {
+        let site = image.site(instruction.ip());
+        if let Some(site) = &site
+            && site.cost == Cost::Emulated
+        {
+            return Some(exit(site.clone()));
+        }
+        if at == 0 {
+            first = site;
         }
         if instruction.flow_control() != FlowControl::Next || writes.of(instruction) & bit(RSP) != 0
         {
-            return None;
+            break;
         }
     }
-    None
-}
-
-/// The exit behind a call whether emulated or not.
-pub(super) fn behind_call_at_any_cost(image: &Image, next: u64) -> Option<ExitSite> {
-    behind_call(image, &mut Writes::new(), next)
-        .or_else(|| Some(ExitSite { site: image.site(next)?, at_ret: false }))
+    first.map(exit)
 }
 
 /// The `ret`s and tail jumps of the function that begins at `start`.
 pub(super) fn at_returns(image: &Image, start: u64) -> Vec<ExitSite> {
     let code = body(image, start);
     let end = code.last().map_or(start, Instruction::next_ip);
+    if end.wrapping_sub(start) < image.code(start, image.symbols().end_of(start)).len() as u64 {
+        // Something in it is no instruction: what comes behind is not known.
+        return Vec::new();
+    }
     let mut exits = Vec::new();
     for (at, instruction) in code.iter().enumerate() {
         let leaves = match instruction.flow_control() {

@@ -1,5 +1,7 @@
 //! What the facts mean.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 
 use super::facts::Facts;
@@ -21,7 +23,7 @@ pub enum Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// What was looked at.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// How serious it is.
     pub status: Status,
     /// What was found.
@@ -54,7 +56,7 @@ pub fn evaluate(facts: &Facts, features: &[Feature]) -> Vec<Check> {
 }
 
 fn check(name: &'static str, status: Status, found: impl Into<String>) -> Check {
-    Check { name, status, found: found.into(), remedy: None }
+    Check { name: name.into(), status, found: found.into(), remedy: None }
 }
 
 fn but(mut check: Check, remedy: impl Into<String>) -> Check {
@@ -199,17 +201,12 @@ fn surroundings(facts: &Facts) -> Check {
 
 fn feature(feature: &Feature) -> Check {
     let Feature { name, works, required, detail, remedy } = feature;
-    let name = match name.as_str() {
-        "uprobe_multi" => "uprobe_multi",
-        "perf_event" => "perf events",
-        "ring_buffer" => "ring buffer",
-        _ => "attaching",
-    };
     let status = match (works, required) {
         (true, _) => Status::Ok,
         (false, false) => Status::Limited,
         (false, true) => Status::Problem,
     };
+    let name = Cow::from(name.clone());
     Check { name, status, found: detail.clone(), remedy: remedy.clone() }
 }
 

@@ -39,7 +39,7 @@ pub fn run(args: &Doctor, color: ColorChoice, engine: &impl Engine) -> CommandRe
 
 fn report(checks: &[Check], works: bool, style: Style) -> String {
     let mut out = String::new();
-    let widest = checks.iter().map(|check| text::width(check.name)).max().unwrap_or(0);
+    let widest = checks.iter().map(|check| text::width(&check.name)).max().unwrap_or(0);
     for Check { name, status, found, remedy } in checks {
         let (role, mark) = match status {
             Status::Ok => (Role::Good, "ok     "),

@@ -10,6 +10,7 @@ use tracer::span::MonoNs;
 use crate::engine::{CoverageView, EntryStatus, Output, PollStatus, Session, Summary};
 use crate::exit::{CliError, Exit};
 use crate::exporting::{self, Destinations};
+use crate::progress;
 use crate::render::json::Event;
 use crate::render::style::Role;
 use crate::render::summary::Account;
@@ -254,7 +255,9 @@ impl State {
         result = result.and_then(|()| sink.end(self.now()));
         result = result.and(self.notices(sink));
         for one in &mut self.tracked {
-            let exported = exporting::shutdown(std::mem::take(&mut one.exporters));
+            let exporters = std::mem::take(&mut one.exporters);
+            let exported =
+                progress::during("sending the last spans", || exporting::shutdown(exporters));
             let account = Account {
                 pid: one.source.pid,
                 executable: std::mem::take(&mut one.executable),
@@ -314,3 +317,6 @@ fn rest(stdout: bool) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

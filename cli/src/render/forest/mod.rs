@@ -166,7 +166,8 @@ impl Forest {
             if open {
                 trace.open.insert((span.start, id));
             }
-            *node = Node { span, open, shown: node.shown };
+            // That it has ended is news, also where it was shown before.
+            *node = Node { span, open, shown: node.shown && node.open == open };
         } else {
             trace.nodes.insert(id, Node { span, open, shown: false });
         }
@@ -331,3 +332,6 @@ impl Trace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
