@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a miniature orchestrate, already running, is traced; what was seen is held
 //! against the program's own record.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ pub struct Args {
     /// How many of them at once
     #[arg(long, default_value_t = 3)]
     concurrency: u32,
+
+    /// Keep what the run wrote in this folder
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
 }
 
 /// Builds, starts, attaches, shows, compares.
@@ -34,9 +39,9 @@ pub struct Args {
 /// Something is missing, does not build, or does not run.
 pub fn run(args: &Args) -> Result<ExitCode> {
     host::require_tracing()?;
-    let &Args { watch, agents, concurrency } = args;
+    let &Args { watch, agents, concurrency, ref keep } = args;
     let programs = build::programs()?;
-    let dir = tempfile::tempdir()?;
+    let dir = sh::Folder::new(keep.as_deref())?;
     let dir = dir.path();
 
     let standin = Standin::start(&programs, dir)?;

@@ -1,6 +1,7 @@
 //! Running other programs, and where things are.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -42,6 +43,37 @@ impl std::fmt::Display for Failed {
 }
 
 impl std::error::Error for Failed {}
+
+/// Where a run writes: a folder that goes with it, or one that is kept.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+}
+
+impl Folder {
+    /// `keep`, which must be empty or not exist, or else a temporary folder.
+    ///
+    /// # Errors
+    /// It cannot be made, or holds something: what an earlier run left would be taken for this
+    /// one's.
+    pub fn new(keep: Option<&Path>) -> Result<Self> {
+        let Some(keep) = keep else {
+            let temporary = tempfile::tempdir()?;
+            return Ok(Self { path: temporary.path().to_owned(), _temporary: Some(temporary) });
+        };
+        fs::create_dir_all(keep).with_context(|| keep.display().to_string())?;
+        if fs::read_dir(keep)?.next().is_some() {
+            bail!("{} is not empty", keep.display());
+        }
+        Ok(Self { path: fs::canonicalize(keep)?, _temporary: None })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
 
 /// Says what is about to be done, for a person who waits.
 pub fn say(what: impl std::fmt::Display) {

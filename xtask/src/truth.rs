@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use e2e::harness::{Attach, TruthOptions};
 
-use crate::{build, host, live};
+use crate::{build, host, live, sh};
 
 /// What to compare with what.
 #[derive(Debug, clap::Args)]
@@ -77,9 +77,8 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if let Some(mechanism) = mechanism {
         attach = attach.arg("--mechanism").arg(mechanism);
     }
-    let temporary = tempfile::tempdir()?;
-    let dir = args.keep.as_deref().unwrap_or(temporary.path());
-    std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    let dir = sh::Folder::new(args.keep.as_deref())?;
+    let dir = dir.path();
 
     if let (Some(pid), Some(db), Some(api_log)) = (args.pid, &args.db, &args.api_log) {
         let programs = build::tracer_only()?;
@@ -100,13 +99,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     };
     options.attach.ring_size = attach.ring_size;
     options.attach.more = attach.more;
-    // A gate of an earlier run in a folder that is kept would let the workload run at once.
-    for stale in ["gate", "hold"] {
-        match std::fs::remove_file(dir.join(stale)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-    }
     let (verdict, ..) = options.run(&programs, dir)?;
     // What a small ring loses is no fault of this run.
     let good = if ring_size.is_some() { verdict.is_sound() } else { verdict.is_right() };

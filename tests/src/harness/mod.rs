@@ -1,9 +1,11 @@
 //! Starts what is observed and who observes, and waits for what becomes true. Nothing sleeps for
 //! a while and hopes: every wait has a condition and a deadline.
 
+pub mod kernel;
 mod mini;
 mod process;
 mod programs;
+mod scene;
 mod tracer;
 mod truth;
 
@@ -14,8 +16,9 @@ use anyhow::{Result, bail};
 pub use mini::{Mini, MiniOptions, Standin};
 pub use process::Process;
 pub use programs::Programs;
+pub use scene::Scene;
 pub use tracer::{Attach, Tracer};
-pub use truth::{TruthOptions, TruthWorkload};
+pub use truth::{FUNCTIONS, TruthOptions, TruthWorkload};
 
 /// More than anything takes here that does not hang.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -44,6 +44,9 @@ impl Database {
         let path = path.as_ref();
         let pool = SqlitePoolOptions::new()
             .max_connections(5)
+            // All at once: sqlx sets each up with statements of its own, before the record sees
+            // the connection, and on behalf of whoever needs it first.
+            .min_connections(5)
             .acquire_timeout(Duration::from_secs(30))
             .idle_timeout(Duration::from_secs(600))
             .after_connect(|connection, _| {
