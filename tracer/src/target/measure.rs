@@ -13,8 +13,10 @@ fn measure() {
     let started = std::time::Instant::now();
     let lap = |what: &str| println!("{:>8.1} ms  {what}", started.elapsed().as_secs_f64() * 1e3);
     let image = Image::open(path, path).expect("an image");
-    image.require_rust().expect("rust");
-    image.require_tokio().expect("tokio");
+    for refused in [image.require_rust(), image.require_tokio()].into_iter().filter_map(Result::err)
+    {
+        println!("{refused}");
+    }
     lap("symbols");
     let analysis = Analysis::new(&image);
     lap("scan");
@@ -115,4 +117,17 @@ fn measure() {
     sites("sql_reset", &landmarks.sql_reset);
     sites("sql_finalize", &landmarks.sql_finalize);
     println!("tls {:?}", analysis.tls_landmarks());
+}
+
+/// Prints what is found of the process that `TARGET_PID` names.
+#[test]
+#[ignore = "a measurement; needs TARGET_PID"]
+fn measure_process() {
+    let pid =
+        std::env::var("TARGET_PID").ok().and_then(|pid| pid.parse().ok()).expect("TARGET_PID");
+    let target = Target::open(pid).unwrap_or_else(|error| panic!("{error}"));
+    println!("{target:#?}");
+    if let Some(libssl) = &target.libssl {
+        println!("{:#?}", Analysis::new(libssl).tls_landmarks());
+    }
 }

@@ -1,6 +1,11 @@
 //! One process or one ELF file, read through `/proc/PID` alone: symbols, machine code, what
 //! could be probed and what that would cost. Knows nothing of eBPF and of spans.
 //!
+//! [`Target::open`] looks at a process, [`Image::open`] at a file; [`Analysis`] goes over the
+//! code of an image once and answers what can be probed in it: `scan` finds who calls whom,
+//! `coroutine` and `dispatch` read poll functions, `sites` chooses instructions, `landmarks` and
+//! `task_poll` know tokio and other libraries.
+//!
 //! Every byte read here is hostile: sizes are bounded, arithmetic is checked, and a malformed
 //! input ends in a [`TargetError`].
 
