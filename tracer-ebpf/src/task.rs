@@ -128,6 +128,8 @@ fn spawned(hit: &Hit, thread: &mut Thread, header: u64) {
         (id, ParentSource::Frame | ParentSource::Spawn) => (id, ParentSource::Spawn),
         other => other,
     };
+    // Where an earlier task's end was not seen, the address in use again proves it.
+    tell_end(hit, header);
     let task = Task { parent, live: 0, source: source as u64, task_id: task_id(header) };
     if TASKS.insert(header, task, 0).is_err() {
         count(Counter::TasksFull);

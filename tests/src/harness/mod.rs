@@ -21,7 +21,7 @@ pub use tracer::{Attach, Tracer};
 pub use truth::{FUNCTIONS, TruthOptions, TruthWorkload};
 
 /// More than anything takes here that does not hang.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Asks until there is an answer.
 ///

@@ -75,4 +75,17 @@ impl Verdict {
     pub fn is_right(&self) -> bool {
         self.is_sound() && self.lost == 0 && self.drops.is_empty() && self.right_ppm() >= 999_900
     }
+
+    /// What CI insists on in every run, however busy the machine: no wrong parent, nothing missing,
+    /// invented or lost, and at most two in a thousand with a wrong outcome (an aborted task
+    /// whose end no probe sees still happens; docs/benchmarks.md has the figures).
+    pub fn is_right_but_for_aborts(&self) -> bool {
+        let others =
+            Self { outcome_wrong: 0, right: self.right + self.outcome_wrong, ..self.clone() };
+        self.outcome_wrong * 500 <= self.probed
+            && others.is_sound()
+            && others.lost == 0
+            && others.drops.is_empty()
+            && others.right_ppm() >= 999_000
+    }
 }

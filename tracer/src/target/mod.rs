@@ -38,6 +38,4 @@ pub use types::*;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]
-mod measure;
-#[cfg(test)]
 mod tests;

@@ -33,7 +33,7 @@ fn statements_find_their_asker_before_or_after_their_end() {
     vague 1..7 returned polls=2
       database_query 2..4 returned
       database_query 5..6 error
-    database_query 9..11 unknown
+    database_query 9..11 returned
     database_query 12..14 returned orphan=parent_lost
     vague 15..18 running
       database_query 16..17 returned
