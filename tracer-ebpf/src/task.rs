@@ -255,13 +255,18 @@ fn tell_end(hit: &Hit, header: u64) {
     }
 }
 
-/// `raw::dealloc`: rdi is the `Header`. The last trace of the task.
+/// `raw::dealloc` and the drop glue of a task: rdi is the `Header`, or points to a box of it where
+/// the compiler kept the box. The last trace of the task.
 #[inline(always)]
 pub fn free(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let header = hit.rdi();
+    let mut header = hit.rdi();
+    tls::forget_connection(header);
+    if TASKS.get_ptr(header).is_none() {
+        header = read::<u64>(header)?;
+        TASKS.get_ptr(header)?;
+    }
     end(hit, header);
     let _ = TASKS.remove(header);
-    tls::forget_connection(header);
     Some(())
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use iced_x86::{Code, OpKind, Register};
 
 use super::decode::{RDI, gpr};
-use super::names::dropped_type;
+use super::names::{dropped_type, drops_box_of};
 use super::scan::Scan;
 use super::sites::{at_returns, body, entry, exits_ignoring_pointers};
 use super::{ExitSite, Image, Landmarks, Site, TlsLandmarks, task_poll};
@@ -90,12 +90,15 @@ fn entries(image: &Image, names: &[&str]) -> Vec<Site> {
 }
 
 /// `raw::dealloc` is called through the vtable; elsewhere tokio drops the last reference by a
-/// direct call of the drop glue of the task's allocation.
+/// direct call of the drop glue of the task's allocation, or of the box around it.
 fn task_dealloc(image: &Image) -> Vec<Site> {
+    const CELL: &str = "tokio::runtime::task::core::Cell";
     let mut all = addresses(image, &["tokio::runtime::task::raw::dealloc"]);
     let glue = image.functions().iter().filter(|function| {
-        dropped_type(&function.name)
-            .is_some_and(|dropped| dropped.starts_with("tokio::runtime::task::core::Cell"))
+        dropped_type(&function.name).is_some_and(|dropped| {
+            dropped.starts_with(CELL)
+                || dropped.starts_with("alloc::boxed::Box") && drops_box_of(&function.symbol, CELL)
+        })
     });
     all.extend(glue.flat_map(|function| &function.copies).map(|(addr, _)| *addr));
     all.sort_unstable();

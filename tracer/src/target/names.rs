@@ -29,6 +29,18 @@ pub(super) fn demangle(symbol: &str) -> String {
     normalize(&text.0)
 }
 
+/// Whether a symbol is the drop glue of a box of `boxed`, whose generic arguments are ignored.
+pub(super) fn drops_box_of(symbol: &str, boxed: &str) -> bool {
+    let Ok(demangled) = rustc_demangle::try_demangle(symbol) else { return false };
+    let mut text = Bounded(String::with_capacity(symbol.len()));
+    // What does not fit is looked at as far as it goes: the box stands at the beginning.
+    let _ = write!(text, "{demangled:#}");
+    text.0.split_once('<').is_some_and(|(_, dropped)| {
+        let inner = dropped.strip_prefix("alloc::boxed::Box<");
+        inner.is_some_and(|inner| inner.starts_with(boxed))
+    })
+}
+
 /// A string that refuses to outgrow [`MAX_NAME`]: v0 back-references let a short symbol demangle
 /// to a huge name.
 struct Bounded(String);
