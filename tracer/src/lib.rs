@@ -7,14 +7,16 @@
 //!     target     plan         attach           events   assemble  export
 //! ```
 //!
-//! `plan`, `events`, `assemble` need neither root nor a kernel; only `attach` names aya, only
+//! `plan`, `events`, `assemble`, `semantics` need neither root nor a kernel; only `attach` names aya, only
 //! `export` names OpenTelemetry.
 
 pub mod assemble;
 pub mod attach;
 pub mod events;
 pub mod export;
+pub mod pipeline;
 pub mod plan;
+pub mod semantics;
 pub mod session;
 pub mod span;
 pub mod target;
