@@ -236,6 +236,10 @@ pub struct ViewArgs {
     /// Show only traces that took at least this long
     #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
     pub min_duration: Option<Duration>,
+
+    /// Show no spans, only messages and the summary: for spans that are exported or recorded
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Where spans are sent.

@@ -42,6 +42,17 @@ pub fn programs() -> Result<Programs> {
     Ok(Programs { tracer, workloads })
 }
 
+/// The tracer, and what it is measured with.
+///
+/// # Errors
+/// As [`all`].
+pub fn benchmarks() -> Result<Programs> {
+    let tracer = named("ORCHESTRATE_TRACE_BIN").map_or_else(|| tracer(None), Ok)?;
+    let all = || workload_packages(&["--workspace"]);
+    let workloads = named("ORCHESTRATE_TRACE_WORKLOADS").map_or_else(all, Ok)?;
+    Ok(Programs { tracer, workloads })
+}
+
 /// The tracer alone, likewise.
 ///
 /// # Errors
@@ -77,6 +88,11 @@ pub fn embed(cargo: &mut std::process::Command, object: Option<&Path>) {
 /// # Errors
 /// OpenSSL's headers are missing and cannot be installed, or the build failed.
 pub fn workloads() -> Result<PathBuf> {
+    // What is only compared with takes longer to build than all the rest.
+    workload_packages(&["--workspace", "--exclude", "bench-instrumented"])
+}
+
+fn workload_packages(which: &[&str]) -> Result<PathBuf> {
     host::apt_install(&WORKLOAD_PACKAGES, "build the workloads")?;
     sh::say("building the workloads");
     let target_dir = sh::target_dir().join("workloads");
@@ -86,7 +102,7 @@ pub fn workloads() -> Result<PathBuf> {
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         cargo.env_remove(name);
     }
-    cargo.args(["build", "--release", "--locked", "--workspace", "--target-dir"]).arg(&target_dir);
+    cargo.args(["build", "--release", "--locked"]).args(which).arg("--target-dir").arg(&target_dir);
     sh::run(&mut cargo)?;
     Ok(target_dir.join("release"))
 }

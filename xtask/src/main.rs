@@ -1,5 +1,6 @@
 //! Everything that is done to this workspace, one command each: `cargo xtask COMMAND`.
 
+mod bench;
 mod bpf;
 mod build;
 mod demo;
@@ -28,6 +29,8 @@ enum Command {
     BuildEbpf(bpf::Args),
     /// Run every test, as root: installs and builds what they need
     Test(test::Args),
+    /// Measure: what tracing costs, beside what else could be used
+    Bench(bench::Args),
     /// Trace a miniature orchestrate that is already running, and hold what was seen against its
     /// own record
     Demo(demo::Args),
@@ -51,6 +54,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::BuildEbpf(args) => bpf::run(&args)?,
         Command::Test(args) => test::run(&args)?,
+        Command::Bench(args) => return bench::run(&args),
         Command::Demo(args) => return demo::run(&args),
         Command::Truth(args) => return truth::run(&args),
     }

@@ -1,0 +1,114 @@
+//! `cargo xtask bench`: every figure, measured side by side.
+//!
+//! Who is compared runs in the same round on the same process; what is reported is the median of
+//! all rounds and its spread. A benchmark that does not run fails the command; a goal that is
+//! missed does not: that is a finding.
+
+mod cost;
+mod floor;
+mod kernel;
+mod procfs;
+mod stats;
+mod target;
+mod tracers;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use e2e::harness::Programs;
+use serde::Serialize;
+
+use crate::{build, host, sh};
+use stats::Figure;
+use target::{Target, pin};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only this one [default: all]; `list` names them
+    name: Option<String>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    /// How often each comparison is made
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// A large release binary to attach to, besides those that are made for it
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
+}
+
+/// What every benchmark has at hand.
+pub struct Bench<'a> {
+    programs: Programs,
+    rounds: usize,
+    dir: &'a Path,
+}
+
+impl Bench<'_> {
+    /// A new target, tied to a CPU of its own.
+    fn target(&self) -> Result<Target> {
+        let target = Target::start(&self.programs.workloads.join("bench-target"))?;
+        pin(target.pid(), true);
+        Ok(target)
+    }
+}
+
+type Run = fn(&Bench<'_>) -> Result<Vec<Figure>>;
+
+const ALL: [(&str, &str, Run); 1] = [("cost", "what a span costs its target", cost::run)];
+
+#[derive(Serialize)]
+struct Report {
+    v: u8,
+    benches: Vec<Section>,
+}
+
+#[derive(Serialize)]
+struct Section {
+    name: &'static str,
+    figures: Vec<Figure>,
+}
+
+/// Builds, measures, prints.
+///
+/// # Errors
+/// Something is missing, does not build, or does not run.
+pub fn run(args: &Args) -> Result<ExitCode> {
+    let Args { name, json, rounds, binary: _ } = args;
+    if name.as_deref() == Some("list") {
+        for (name, what, _) in ALL {
+            println!("{name:12} {what}");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wanted: Vec<_> =
+        ALL.into_iter().filter(|(known, ..)| name.as_deref().is_none_or(|n| n == *known)).collect();
+    if wanted.is_empty() {
+        bail!("no such benchmark; `cargo xtask bench list` names them");
+    }
+    host::require_tracing()?;
+    let programs = build::benchmarks()?;
+    let dir = sh::Folder::new(None)?;
+    let bench = Bench { programs, rounds: (*rounds).max(1), dir: dir.path() };
+    let mut report = Report { v: 1, benches: vec![] };
+    for (name, what, run) in wanted {
+        sh::say(format_args!("{name}: {what}"));
+        let figures = run(&bench).with_context(|| format!("benchmark `{name}`"))?;
+        if !json {
+            println!("{name}");
+            for figure in &figures {
+                println!("{}", figure.line());
+            }
+        }
+        report.benches.push(Section { name, figures });
+    }
+    if *json {
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
