@@ -6,9 +6,14 @@
 
 mod cost;
 mod floor;
+mod inprocess;
 mod kernel;
+mod memory;
 mod procfs;
+mod sink;
 mod stats;
+mod sustained;
+mod switches;
 mod target;
 mod tracers;
 
@@ -16,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use e2e::harness::Programs;
+use e2e::harness::{PATIENCE, Programs};
 use serde::Serialize;
 
 use crate::{build, host, sh};
@@ -60,7 +65,16 @@ impl Bench<'_> {
 
 type Run = fn(&Bench<'_>) -> Result<Vec<Figure>>;
 
-const ALL: [(&str, &str, Run); 1] = [("cost", "what a span costs its target", cost::run)];
+const ALL: &[(&str, &str, Run)] = &[
+    ("cost", "what a span costs its target, beside the floor and bpftrace", cost::run),
+    ("inprocess", "the same beside instrumentation in process", inprocess::run),
+    ("counts", "hits, records and bytes of a span", sustained::counts),
+    ("sustained", "what the tracer takes at given rates", sustained::run),
+    ("burst", "as many events as there can be", sustained::burst),
+    ("export", "what the tracer takes with every span exported", sustained::export),
+    ("memory", "resident, and in eBPF maps", memory::run),
+    ("switches", "context switches of a target at rest", switches::run),
+];
 
 #[derive(Serialize)]
 struct Report {
@@ -87,7 +101,7 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let wanted: Vec<_> =
-        ALL.into_iter().filter(|(known, ..)| name.as_deref().is_none_or(|n| n == *known)).collect();
+        ALL.iter().filter(|(known, ..)| name.as_deref().is_none_or(|n| n == *known)).collect();
     if wanted.is_empty() {
         bail!("no such benchmark; `cargo xtask bench list` names them");
     }

@@ -12,7 +12,8 @@ pub struct Look {
     pub cpu_ns: u64,
     /// How often its threads went to sleep by themselves, and so were woken.
     pub wakeups: u64,
-    /// Resident memory, bytes.
+    /// Resident memory, bytes, without the ring buffer: mapped twice for its reader, it would be
+    /// counted three times.
     pub rss: u64,
     /// The most it ever had.
     pub peak_rss: u64,
@@ -37,8 +38,10 @@ impl Look {
             look.wakeups += field(&status, "voluntary_ctxt_switches:");
         }
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        look.rss = field(&status, "VmRSS:") << 10;
-        look.peak_rss = field(&status, "VmHWM:") << 10;
+        let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+        let rings = resident_rings(&smaps) << 10;
+        look.rss = (field(&status, "VmRSS:") << 10).saturating_sub(rings);
+        look.peak_rss = (field(&status, "VmHWM:") << 10).saturating_sub(rings);
         let mut seen = BTreeSet::new();
         for fd in fs::read_dir(format!("/proc/{pid}/fdinfo"))?.flatten() {
             let info = fs::read_to_string(fd.path()).unwrap_or_default();
@@ -48,6 +51,21 @@ impl Look {
         }
         Ok(look)
     }
+}
+
+/// Resident kilobytes of mapped eBPF maps.
+fn resident_rings(smaps: &str) -> u64 {
+    let mut inside = false;
+    let mut sum = 0;
+    for line in smaps.lines() {
+        match line.split_whitespace().next() {
+            // A mapping begins with its range, a line about it with a name and a colon.
+            Some(word) if !word.ends_with(':') => inside = line.ends_with("anon_inode:bpf-map"),
+            Some("Rss:") if inside => sum += field(line, "Rss:"),
+            _ => {}
+        }
+    }
+    sum
 }
 
 fn first_number(text: &str) -> u64 {
@@ -69,6 +87,13 @@ mod tests {
         assert_eq!(field(text, "VmHWM:"), 12);
         assert_eq!(field(text, "voluntary_ctxt_switches:"), 9);
         assert_eq!(field(text, "VmRSS:"), 0);
+    }
+
+    #[test]
+    fn tells_rings_from_other_mappings() {
+        let smaps = "00-10 rw-s 0 00:0e 1 anon_inode:bpf-map\nSize: 9 kB\nRss: 4 kB\n\
+                     10-20 r--p 0 00:0e 1 /bin/x\nRss: 3 kB\n";
+        assert_eq!(resident_rings(smaps), 4);
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Took {
     pub fn per_op(&self) -> f64 {
         self.wall_ns as f64 / self.ops.max(1) as f64
     }
+
+    /// CPU time that the process used for an operation, whichever of its threads.
+    pub fn cpu_per_op(&self) -> f64 {
+        self.process_cpu_ns as f64 / self.ops.max(1) as f64
+    }
 }
 
 #[derive(Deserialize)]
@@ -125,6 +130,15 @@ impl Drop for Target {
 
 /// Ties a process to the last CPU, or to all but that one.
 pub fn pin(pid: u32, to_last: bool) {
+    tie(pid, |cpu, cpus| (cpu == cpus - 1) == to_last);
+}
+
+/// Lets a process run anywhere.
+pub fn unpin(pid: u32) {
+    tie(pid, |_, _| true);
+}
+
+fn tie(pid: u32, to: impl Fn(usize, usize) -> bool) {
     // SAFETY: the set is plain data that the calls read and write within its size.
     unsafe {
         let cpus = libc::sysconf(libc::_SC_NPROCESSORS_ONLN).max(1) as usize;
@@ -132,7 +146,7 @@ pub fn pin(pid: u32, to_last: bool) {
             return;
         }
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        for cpu in (0..cpus).filter(|&cpu| (cpu == cpus - 1) == to_last) {
+        for cpu in (0..cpus).filter(|&cpu| to(cpu, cpus)) {
             libc::CPU_SET(cpu, &mut set);
         }
         // Where it is not allowed the figures are only less steady.
