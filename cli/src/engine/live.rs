@@ -76,6 +76,7 @@ fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
                 Mechanism::PerfEvent => attach::Mechanism::PerfEvent,
             },
             ring_bytes: options.ring_bytes.unwrap_or(defaults.ring_bytes),
+            max_futures: options.max_futures.unwrap_or(defaults.max_futures),
             ..defaults
         },
         pipeline: pipeline::Options::default(),

@@ -18,9 +18,9 @@ use crate::render::text;
 use crate::signals;
 use crate::sink::{Sink, Source};
 
-/// How long nothing is read between two rounds, whatever there is to read: fifty wakeups a second
+/// How long nothing is read between two rounds, whatever there is to read: forty wakeups a second
 /// at any rate of events, and a small part of the ring buffer at the highest.
-const IDLE: Duration = Duration::from_millis(20);
+const IDLE: Duration = Duration::from_millis(25);
 
 /// So much from one session in one round that more may be waiting already.
 const PLENTY: usize = 32_768;

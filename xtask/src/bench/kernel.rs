@@ -114,10 +114,6 @@ fn info(by_id: i64, id: u32, info: &mut [u64]) -> io::Result<Option<()>> {
 /// A loaded program.
 #[derive(Clone, Debug)]
 pub struct ProgramInfo {
-    /// Its id.
-    pub id: u32,
-    /// Its name, at most 15 characters.
-    pub name: String,
     /// Nanoseconds it has run, while that was counted.
     pub run_ns: u64,
     /// How often, likewise.
@@ -131,13 +127,10 @@ pub struct ProgramInfo {
 pub fn programs() -> Result<Vec<ProgramInfo>> {
     let mut all = vec![];
     for id in ids(command::PROG_GET_NEXT_ID).context("eBPF programs")? {
-        // struct bpf_prog_info: name at 64, run_time_ns at 192, run_cnt at 200.
+        // struct bpf_prog_info: run_time_ns at 192, run_cnt at 200.
         let mut words = [0_u64; 32];
         if info(command::PROG_GET_FD_BY_ID, id, &mut words)?.is_some() {
-            let name: Vec<u8> = words[8..10].iter().flat_map(|word| word.to_ne_bytes()).collect();
-            let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
-            let name = String::from_utf8_lossy(name).into_owned();
-            all.push(ProgramInfo { id, name, run_ns: words[24], runs: words[25] });
+            all.push(ProgramInfo { run_ns: words[24], runs: words[25] });
         }
     }
     Ok(all)
@@ -146,14 +139,10 @@ pub fn programs() -> Result<Vec<ProgramInfo>> {
 /// Where a link's probes are.
 #[derive(Clone, Debug)]
 pub struct LinkInfo {
-    /// The program that runs there.
-    pub program: u32,
     /// The file.
     pub path: PathBuf,
     /// Offsets in it.
     pub offsets: Vec<u64>,
-    /// The cookie of each.
-    pub cookies: Vec<u64>,
 }
 
 /// Every `uprobe_multi` link of the machine.
@@ -173,21 +162,18 @@ pub fn links() -> Result<Vec<LinkInfo>> {
         }
         let count = (words[6] >> 32) as usize;
         let mut path = vec![0_u8; 4096];
-        let (mut offsets, mut cookies) = (vec![0_u64; count], vec![0_u64; count]);
+        let mut offsets = vec![0_u64; count];
         words = [0; 16];
         words[2] = path.as_mut_ptr() as u64;
         words[3] = offsets.as_mut_ptr() as u64;
-        words[5] = cookies.as_mut_ptr() as u64;
         words[6] = path.len() as u64 | (count as u64) << 32;
         if info(command::LINK_GET_FD_BY_ID, id, &mut words)?.is_none() {
             continue;
         }
         path.truncate(path.iter().position(|&byte| byte == 0).unwrap_or(0));
         all.push(LinkInfo {
-            program: words[1] as u32,
             path: PathBuf::from(String::from_utf8_lossy(&path).into_owned()),
             offsets,
-            cookies,
         });
     }
     Ok(all)

@@ -4,11 +4,16 @@
 //! all rounds and its spread. A benchmark that does not run fails the command; a goal that is
 //! missed does not: that is a finding.
 
+mod attach;
 mod cost;
+mod filler;
 mod floor;
+mod futures;
 mod inprocess;
+mod instructions;
 mod kernel;
 mod memory;
+mod mix;
 mod procfs;
 mod sink;
 mod stats;
@@ -38,6 +43,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Fail where a goal is missed
+    #[arg(long)]
+    check: bool,
+
     /// How often each comparison is made
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -51,6 +60,7 @@ pub struct Args {
 pub struct Bench<'a> {
     programs: Programs,
     rounds: usize,
+    binary: Option<PathBuf>,
     dir: &'a Path,
 }
 
@@ -65,6 +75,9 @@ impl Bench<'_> {
 
 type Run = fn(&Bench<'_>) -> Result<Vec<Figure>>;
 
+/// The one that needs neither root nor a quiet machine.
+const INSTRUCTIONS: &str = "instructions";
+
 const ALL: &[(&str, &str, Run)] = &[
     ("cost", "what a span costs its target, beside the floor and bpftrace", cost::run),
     ("inprocess", "the same beside instrumentation in process", inprocess::run),
@@ -72,8 +85,13 @@ const ALL: &[(&str, &str, Run)] = &[
     ("sustained", "what the tracer takes at given rates", sustained::run),
     ("burst", "as many events as there can be", sustained::burst),
     ("export", "what the tracer takes with every span exported", sustained::export),
+    ("attach", "attaching, detaching, by probes and size of binary", attach::run),
     ("memory", "resident, and in eBPF maps", memory::run),
     ("switches", "context switches of a target at rest", switches::run),
+    ("futures", "an event among many live futures", futures::run),
+    ("processes", "one tracer, many processes", futures::processes),
+    ("mix", "a web API with a database, traced and untraced", mix::run),
+    (INSTRUCTIONS, "instructions of the pure stages, by callgrind", instructions::run),
 ];
 
 #[derive(Serialize)]
@@ -93,7 +111,7 @@ struct Section {
 /// # Errors
 /// Something is missing, does not build, or does not run.
 pub fn run(args: &Args) -> Result<ExitCode> {
-    let Args { name, json, rounds, binary: _ } = args;
+    let Args { name, json, check, rounds, binary } = args;
     if name.as_deref() == Some("list") {
         for (name, what, _) in ALL {
             println!("{name:12} {what}");
@@ -105,10 +123,15 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if wanted.is_empty() {
         bail!("no such benchmark; `cargo xtask bench list` names them");
     }
-    host::require_tracing()?;
-    let programs = build::benchmarks()?;
+    let programs = if name.as_deref() == Some(INSTRUCTIONS) {
+        build::tracer_only()?
+    } else {
+        host::require_tracing()?;
+        build::benchmarks()?
+    };
     let dir = sh::Folder::new(None)?;
-    let bench = Bench { programs, rounds: (*rounds).max(1), dir: dir.path() };
+    let bench =
+        Bench { programs, rounds: (*rounds).max(1), binary: binary.clone(), dir: dir.path() };
     let mut report = Report { v: 1, benches: vec![] };
     for (name, what, run) in wanted {
         sh::say(format_args!("{name}: {what}"));
@@ -124,5 +147,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
     if *json {
         println!("{}", serde_json::to_string(&report)?);
     }
-    Ok(ExitCode::SUCCESS)
+    let missed = report.benches.iter().flat_map(|one| &one.figures).any(|f| f.met == Some(false));
+    Ok(if *check && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -93,9 +93,17 @@ impl Target {
     /// # Errors
     /// The target has ended, or does not know the command.
     pub fn ask<T: DeserializeOwned>(&mut self, command: &str) -> Result<T> {
-        let to = self.to.as_mut().context("its input is closed")?;
-        writeln!(to, "{command}").and_then(|()| to.flush()).context("the target has ended")?;
+        self.tell(command)?;
         self.answer().with_context(|| format!("`{command}`"))
+    }
+
+    /// Sends a command, whose answer is to be fetched later.
+    ///
+    /// # Errors
+    /// The target has ended.
+    pub fn tell(&mut self, command: &str) -> Result<()> {
+        let to = self.to.as_mut().context("its input is closed")?;
+        writeln!(to, "{command}").and_then(|()| to.flush()).context("the target has ended")
     }
 
     /// Runs a command.

@@ -38,6 +38,30 @@ impl Ours {
         Ok(Self { tracer })
     }
 
+    /// Attaches to every process of that name, of which there are `count`.
+    ///
+    /// # Errors
+    /// It could not attach to all.
+    pub fn attach_all(
+        programs: &Programs,
+        name: &str,
+        count: usize,
+        functions: &[&str],
+        dir: &Path,
+    ) -> Result<Self> {
+        let mut command = Command::new(&programs.tracer);
+        command.args(["attach", name, "--json", "--quiet"]);
+        for function in functions {
+            command.args(["--function", function]);
+        }
+        let mut process = Process::start(&mut command, "tracer", dir)?;
+        process.wait_until("being attached to all", PATIENCE, |process| {
+            let attached = process.stdout().matches(r#""attached""#).count();
+            Ok((attached >= count).then_some(()))
+        })?;
+        Ok(Self { tracer: Tracer(process) })
+    }
+
     /// Its id.
     pub fn pid(&self) -> u32 {
         self.tracer.0.pid()
@@ -48,12 +72,17 @@ impl Ours {
         &mut self.tracer.0
     }
 
+    /// Asks it to detach.
+    pub fn interrupt(&mut self) {
+        self.tracer.0.signal(libc::SIGINT);
+    }
+
     /// Detaches and returns the summary.
     ///
     /// # Errors
     /// It failed.
     pub fn finish(mut self) -> Result<Account> {
-        self.tracer.0.signal(libc::SIGINT);
+        self.interrupt();
         self.tracer.0.succeed(PATIENCE)?;
         let out = self.tracer.0.stdout();
         let line = out.lines().rfind(|line| line.contains(r#""type":"summary""#));
@@ -96,22 +125,16 @@ impl Account {
     }
 }
 
-/// Where the tracer put probes of these programs in the target's executable.
+/// Where there are probes in a file.
 ///
 /// # Errors
 /// The kernel does not say, or there are none.
-pub fn probe_sites(programs: &[&str], path: &Path) -> Result<Vec<u64>> {
-    let known = kernel::programs()?;
-    let mut sites = vec![];
-    for link in kernel::links()? {
-        let program = known.iter().find(|program| program.id == link.program);
-        let wanted = program.is_some_and(|program| programs.contains(&&*program.name));
-        if wanted && link.path.file_name() == path.file_name() {
-            sites.extend(link.offsets);
-        }
-    }
+pub fn probe_sites(path: &Path) -> Result<Vec<u64>> {
+    let links = kernel::links()?;
+    let here = links.into_iter().filter(|link| link.path.file_name() == path.file_name());
+    let mut sites: Vec<u64> = here.flat_map(|link| link.offsets).collect();
     if sites.is_empty() {
-        bail!("no probes of {programs:?} in {}", path.display());
+        bail!("no probes in {}", path.display());
     }
     sites.sort_unstable();
     sites.dedup();
