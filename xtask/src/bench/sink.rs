@@ -22,8 +22,6 @@ pub struct Received {
     pub spans: u64,
     /// Bytes of requests' bodies.
     pub bytes: u64,
-    /// Requests.
-    pub requests: u64,
 }
 
 #[derive(Deserialize)]

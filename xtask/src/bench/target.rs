@@ -24,8 +24,6 @@ pub struct Took {
     pub ops: u64,
     /// Nanoseconds while operations ran.
     pub wall_ns: u64,
-    /// CPU time of their threads.
-    pub thread_cpu_ns: u64,
     /// CPU time of the process.
     pub process_cpu_ns: u64,
     /// Nanoseconds from beginning to end.

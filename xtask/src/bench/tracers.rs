@@ -16,6 +16,7 @@ use super::target::{Target, pin};
 #[derive(Debug)]
 pub struct Ours {
     tracer: Tracer,
+    interrupted: bool,
 }
 
 impl Ours {
@@ -35,7 +36,7 @@ impl Ours {
         attach.more.extend(more.iter().map(|&word| word.to_owned()));
         let tracer = attach.start(programs, pid, "tracer", dir)?;
         pin(tracer.0.pid(), false);
-        Ok(Self { tracer })
+        Ok(Self { tracer, interrupted: false })
     }
 
     /// Attaches to every process of that name, of which there are `count`.
@@ -59,7 +60,7 @@ impl Ours {
             let attached = process.stdout().matches(r#""attached""#).count();
             Ok((attached >= count).then_some(()))
         })?;
-        Ok(Self { tracer: Tracer(process) })
+        Ok(Self { tracer: Tracer(process), interrupted: false })
     }
 
     /// Its id.
@@ -72,9 +73,12 @@ impl Ours {
         &mut self.tracer.0
     }
 
-    /// Asks it to detach.
+    /// Asks it to detach, once: a second time would end it without an account.
     pub fn interrupt(&mut self) {
-        self.tracer.0.signal(libc::SIGINT);
+        if !self.interrupted {
+            self.interrupted = true;
+            self.tracer.0.signal(libc::SIGINT);
+        }
     }
 
     /// Detaches and returns the summary.
