@@ -1,6 +1,8 @@
 //! `attach`: how long it takes to attach and to detach, by number of probes and size of binary,
 //! and how much memory that takes.
 
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -49,19 +51,21 @@ impl Case {
         };
         let (mut ours, took) = attach()?;
         self.attach.push(took.as_secs_f64());
-        self.probes = probe_sites(target.program())?.len();
+        let sites = Sites::of(target)?;
+        self.probes = sites.addresses.len();
         let look = Look::at(ours.pid())?;
         self.peak.push((look.peak_rss + look.maps) as f64 / MIB);
         let began = Instant::now();
         ours.interrupt();
-        gone(target)?;
+        sites.gone()?;
         self.detach.push(began.elapsed().as_secs_f64());
         ours.finish()?;
 
         let (mut ours, _) = attach()?;
+        let sites = Sites::of(target)?;
         let began = Instant::now();
         ours.process().signal(libc::SIGKILL);
-        gone(target)?;
+        sites.gone()?;
         self.kill.push(began.elapsed().as_secs_f64());
         Ok(())
     }
@@ -78,11 +82,53 @@ impl Case {
     }
 }
 
-/// Waits until no probe is left in the target's executable.
-fn gone(target: &Target) -> Result<()> {
-    wait_for("the probes to go", PATIENCE, || {
-        Ok(probe_sites(target.program()).is_err().then_some(()))
-    })
+/// The code of a process, where probes are: the kernel's own word that a link has gone comes
+/// before its breakpoints have.
+struct Sites {
+    memory: File,
+    addresses: Vec<u64>,
+}
+
+impl Sites {
+    /// Where there are probes now.
+    fn of(target: &Target) -> Result<Self> {
+        let pid = target.pid();
+        let offsets = probe_sites(target.program())?;
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+        let mut addresses = vec![];
+        for line in maps.lines().filter(|line| line.ends_with(&*target.program().to_string_lossy()))
+        {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [range, mode, offset, ..] = words[..] else { continue };
+            let (Some((from, to)), true) = (range.split_once('-'), mode.contains('x')) else {
+                continue;
+            };
+            let hex = |text| u64::from_str_radix(text, 16);
+            let (from, to, start) = (hex(from)?, hex(to)?, hex(offset)?);
+            let here = offsets.iter().filter(|&&at| (start..start + (to - from)).contains(&at));
+            addresses.extend(here.map(|at| at - start + from));
+        }
+        let sites = Self { memory: File::open(format!("/proc/{pid}/mem"))?, addresses };
+        let placed = sites.breakpoints()?;
+        ensure!(placed == offsets.len(), "{placed} breakpoints for {} probes", offsets.len());
+        Ok(sites)
+    }
+
+    fn breakpoints(&self) -> Result<usize> {
+        const INT3: u8 = 0xcc;
+        let mut count = 0;
+        for address in &self.addresses {
+            let mut byte = [0];
+            self.memory.read_exact_at(&mut byte, *address)?;
+            count += usize::from(byte[0] == INT3);
+        }
+        Ok(count)
+    }
+
+    /// Waits until the code is what it was.
+    fn gone(&self) -> Result<()> {
+        wait_for("the probes to go", PATIENCE, || Ok((self.breakpoints()? == 0).then_some(())))
+    }
 }
 
 /// Measures.
