@@ -9,9 +9,11 @@
 
 mod atomic;
 mod drops;
+mod exchange;
 mod future;
 mod leaf;
 mod maps;
+mod socket;
 mod sqlite;
 mod task;
 mod thread;
@@ -77,12 +79,20 @@ hooks! {
     http_send => tls::http_send;
     /// Entry of `SSL_write`, `SSL_write_ex`.
     tls_write => tls::write;
+    /// Where `SSL_write`, `SSL_write_ex` have just returned.
+    tls_write_exit => tls::write_exit;
     /// Entry of `SSL_read`, `SSL_read_ex`.
     tls_read => tls::read;
     /// Where `SSL_read`, `SSL_read_ex` have just returned.
     tls_read_exit => tls::read_exit;
     /// Entry of `SSL_free`.
     tls_free => tls::free;
+    /// Behind the system call of `send`, `sendto`, `writev`.
+    socket_sent => socket::sent;
+    /// Behind the system call of `recv`, `recvfrom`, `readv`.
+    socket_received => socket::received;
+    /// Entry of `close`.
+    socket_close => socket::closed;
     /// Entry of `sqlite3_step`.
     sql_step => sqlite::step;
     /// Where `sqlite3_step` has just returned.

@@ -1,0 +1,294 @@
+//! HTTP/1 exchanges on connections, whatever carries them: a request, then its response.
+//!
+//! What a connection is used for follows from its first bytes: a request's head that is written
+//! makes it a client's, one that is read a server's. Anything else is left alone. Where a message
+//! ends is for user space to judge; here an exchange lasts until the next one begins.
+
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
+use tracer_ebpf::config::Config;
+use tracer_ebpf::counters::Counter;
+use tracer_ebpf::event::{LeafKind, ParentSource, PayloadKind};
+
+use crate::drops::count;
+use crate::leaf::{self, Part};
+use crate::thread::{self, Hit, read};
+use crate::{maps, task, tls};
+
+/// Who wrote the request.
+mod role {
+    /// We did.
+    pub const CLIENT: u32 = 1;
+    /// The peer did.
+    pub const SERVER: u32 = 2;
+}
+
+/// The exchange under way on a connection.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Exchange {
+    id: u64,
+    /// When bytes of the response were last read or written.
+    last: u64,
+    /// Bytes of the request so far.
+    request: u64,
+    /// Bytes of the response so far.
+    response: u64,
+    /// The task that serves it, and tokio's id of that.
+    task: u64,
+    task_id: u64,
+    role: u32,
+    /// Its body may be worth reading: a `POST`.
+    posts: u32,
+}
+
+/// By `SSL *` or descriptor: no pointer is as small as a descriptor.
+#[map]
+static EXCHANGES: HashMap<u64, Exchange> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+
+/// Shorter is no head.
+const LEAST_HEAD: u32 = 16;
+
+/// What is captured of a request and of its response, in bytes. A client's `POST` may be a model
+/// call: the model stands anywhere in the one, the tokens at the end of the other.
+const POSTED: (u64, u64) = (1 << 20, 4 << 20);
+/// Of others: heads, and the framing of most bodies.
+const OTHERS: (u64, u64) = (16 << 10, 64 << 10);
+
+/// Parts that one call is captured in.
+const PARTS: u64 = 8;
+/// Bytes of each.
+const PART: u64 = 4096;
+
+/// Where the bytes of a call are.
+#[derive(Clone, Copy)]
+pub struct Bytes {
+    /// Address of the bytes, or of an array of `iovec`.
+    pub at: u64,
+    /// Length of that array; 0: the bytes themselves.
+    pub vectors: u64,
+}
+
+impl Bytes {
+    /// One buffer.
+    #[inline(always)]
+    pub const fn flat(at: u64) -> Self {
+        Self { at, vectors: 0 }
+    }
+
+    /// Address and length of a part, where `left` bytes are left.
+    #[inline(always)]
+    fn part(self, index: u64, left: u64) -> Option<(u64, u64)> {
+        if self.vectors == 0 {
+            let len = if index + 1 == PARTS || left < PART { left } else { PART };
+            return Some((self.at + index * PART, len));
+        }
+        if index >= self.vectors {
+            return None;
+        }
+        // `struct iovec`: base, length.
+        let at = self.at + index * 16;
+        let (base, len) = (read::<u64>(at)?, read::<u64>(at + 8)?);
+        Some((base, if len < left { len } else { left }))
+    }
+
+    /// The first bytes, if they may be the head of a request.
+    #[inline(always)]
+    fn head(self, n: u32) -> Option<u64> {
+        let (at, len) = self.part(0, u64::from(n))?;
+        if len < u64::from(LEAST_HEAD) {
+            return None;
+        }
+        let word = read::<u64>(at)?;
+        is_request(word).then_some(word)
+    }
+}
+
+const fn word(text: &[u8; 8]) -> u64 {
+    u64::from_le_bytes(*text)
+}
+
+/// Whether a text begins with a method of HTTP and a space.
+#[inline(always)]
+fn is_request(first: u64) -> bool {
+    let first4 = first & 0xffff_ffff;
+    let first5 = first & 0xff_ffff_ffff;
+    first4 == word(b"GET \0\0\0\0")
+        || first5 == word(b"POST \0\0\0")
+        || first4 == word(b"PUT \0\0\0\0")
+        || first5 == word(b"HEAD \0\0\0")
+        || first & 0xff_ffff_ffff_ffff == word(b"DELETE \0")
+        || first & 0xffff_ffff_ffff == word(b"PATCH \0\0")
+        || first == word(b"OPTIONS ")
+        || first == word(b"CONNECT ")
+}
+
+/// `n` bytes are about to be written, or have been. A request's head begins an exchange, unless
+/// the request before is still being written. `None`: not ours.
+#[inline(always)]
+pub fn sending(hit: &Hit, key: u64, bytes: Bytes, n: u32, leaf: LeafKind) -> Option<()> {
+    let known = EXCHANGES.get_ptr_mut(key);
+    // SAFETY: a connection is used by one thread at a time; the entry stays valid.
+    let old = known.map(|at| unsafe { *at });
+    if old.is_some_and(|old| old.role == role::SERVER) {
+        return Some(());
+    }
+    let Some(first) = bytes.head(n) else {
+        return old.map(|_| ());
+    };
+    let thread = thread::get(hit)?;
+    thread.heal(hit, hit.rsp());
+    let connection = thread.task();
+    let asker = tls::asker(connection);
+    if let Some(old) = old {
+        if asker.is_none() && old.response == 0 {
+            // A body that looks like a head.
+            return Some(());
+        }
+        finish(hit, key, &old);
+    }
+    let (parent, source) = match asker {
+        Some(tls::NO_SPAN) => (0, ParentSource::Root),
+        Some(id) => (id, ParentSource::Link),
+        None => match thread.current(hit) {
+            found @ (_, ParentSource::Frame) => found,
+            _ => (0, ParentSource::Unknown),
+        },
+    };
+    tls::forget_connection(connection);
+    let id = thread.fresh_id();
+    if !leaf::start(hit, id, leaf, key, parent, source) {
+        return None;
+    }
+    let posts = u32::from(first & 0xff_ffff_ffff == word(b"POST \0\0\0"));
+    begin(hit, key, id, role::CLIENT, posts, 0, 0)
+}
+
+#[inline(always)]
+fn begin(
+    hit: &Hit,
+    key: u64,
+    id: u64,
+    role: u32,
+    posts: u32,
+    task: u64,
+    task_id: u64,
+) -> Option<()> {
+    let exchange =
+        Exchange { id, last: hit.now, request: 0, response: 0, task, task_id, role, posts };
+    if EXCHANGES.insert(key, exchange, 0).is_err() {
+        count(Counter::LeavesFull);
+        leaf::end(hit, id, hit.now, 0, -1);
+        task::serve_end(task, task_id);
+        return None;
+    }
+    Some(())
+}
+
+/// `n` bytes have been written.
+#[inline(always)]
+pub fn sent(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
+    let exchange = EXCHANGES.get_ptr_mut(key)?;
+    // SAFETY: as in `sending`.
+    let exchange = unsafe { &mut *exchange };
+    let what = match exchange.role == role::CLIENT {
+        true => PayloadKind::Request,
+        false => PayloadKind::Response,
+    };
+    pass(hit, key, exchange, bytes, n, what)
+}
+
+/// `n` bytes have been read. A request's head begins an exchange, unless the one before has not
+/// been answered at all: then it is served later, when nothing tells which is served.
+#[inline(always)]
+pub fn received(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
+    let mut known = EXCHANGES.get_ptr_mut(key);
+    // SAFETY: as in `sending`.
+    let old = known.map(|at| unsafe { *at });
+    let may_begin =
+        old.is_none_or(|old| old.role == role::SERVER && old.response != 0) && bytes.head(n).is_some();
+    if may_begin {
+        if let Some(old) = old {
+            finish(hit, key, &old);
+        }
+        let thread = thread::get(hit)?;
+        thread.heal(hit, hit.rsp());
+        let task = thread.task();
+        let id = thread.fresh_id();
+        if !leaf::serve(hit, id, key, task) {
+            return None;
+        }
+        let task_id = task::serve_begin(task, id);
+        begin(hit, key, id, role::SERVER, 0, task, task_id)?;
+        known = EXCHANGES.get_ptr_mut(key);
+    }
+    // SAFETY: as in `sending`.
+    let exchange = unsafe { &mut *known? };
+    let what = match exchange.role == role::CLIENT {
+        true => PayloadKind::Response,
+        false => PayloadKind::Request,
+    };
+    pass(hit, key, exchange, bytes, n, what)
+}
+
+/// Hands on `n` bytes of an exchange.
+#[inline(always)]
+fn pass(
+    hit: &Hit,
+    key: u64,
+    exchange: &mut Exchange,
+    bytes: Bytes,
+    n: u32,
+    what: PayloadKind,
+) -> Option<()> {
+    let (request, response) = if exchange.posts != 0 { POSTED } else { OTHERS };
+    let mut part = Part { id: exchange.id, key, offset: exchange.request, budget: request, what };
+    if what as u8 == PayloadKind::Request as u8 {
+        exchange.request += u64::from(n);
+    } else {
+        part.offset = exchange.response;
+        part.budget = response;
+        exchange.response += u64::from(n);
+        exchange.last = hit.now;
+    }
+    if maps::config()?.capture & Config::CAPTURE_TLS != 0 {
+        capture(hit, &mut part, &bytes, n);
+    }
+    Some(())
+}
+
+/// Captures a call's bytes part by part.
+#[inline(never)]
+fn capture(hit: &Hit, part: &mut Part, bytes: &Bytes, n: u32) -> u32 {
+    let mut left = u64::from(n);
+    for index in 0..PARTS {
+        if left == 0 {
+            break;
+        }
+        let Some((at, len)) = bytes.part(index, left) else { break };
+        if len != 0 {
+            leaf::capture(hit, part, at, len as u32);
+            part.offset += len;
+            left -= len;
+        }
+    }
+    left as u32
+}
+
+/// The connection is closed.
+#[inline(always)]
+pub fn closed(hit: &Hit, key: u64) -> Option<()> {
+    // SAFETY: as in `sending`.
+    let exchange = EXCHANGES.get_ptr(key).map(|at| unsafe { *at })?;
+    finish(hit, key, &exchange);
+    Some(())
+}
+
+/// An exchange is over.
+#[inline(always)]
+fn finish(hit: &Hit, key: u64, exchange: &Exchange) {
+    let _ = EXCHANGES.remove(key);
+    task::serve_end(exchange.task, exchange.task_id);
+    leaf::end(hit, exchange.id, exchange.last, exchange.response as u32, -1);
+}
