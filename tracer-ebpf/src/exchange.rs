@@ -9,12 +9,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use tracer_ebpf::config::Config;
 use tracer_ebpf::counters::Counter;
-use tracer_ebpf::event::{LeafKind, ParentSource, PayloadKind};
+use tracer_ebpf::event::{Header, Kind, LeafKind, ParentSource, PayloadKind};
 
 use crate::drops::count;
-use crate::leaf::{self, Part};
-use crate::thread::{self, Hit, read};
-use crate::{maps, task, tls};
+use crate::hit::{Hit, read};
+use crate::{leaf, maps, task, thread, tls};
 
 /// Who wrote the request.
 mod role {
@@ -137,8 +136,8 @@ pub fn sending(hit: &Hit, key: u64, bytes: Bytes, n: u32, leaf: LeafKind) -> Opt
     let Some(first) = bytes.head(n) else {
         return old.map(|_| ());
     };
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
     let connection = thread.task();
     let asker = tls::asker(connection);
     if let Some(old) = old {
@@ -176,10 +175,10 @@ fn begin(
     task_id: u64,
 ) -> Option<()> {
     let exchange =
-        Exchange { id, last: hit.now, request: 0, response: 0, task, task_id, role, posts };
+        Exchange { id, last: hit.at.now, request: 0, response: 0, task, task_id, role, posts };
     if EXCHANGES.insert(key, exchange, 0).is_err() {
         count(Counter::LeavesFull);
-        leaf::end(hit, id, hit.now, 0, -1);
+        leaf::end(hit, id, hit.at.now, 0, -1);
         task::serve_end(task, task_id);
         return None;
     }
@@ -189,31 +188,23 @@ fn begin(
 /// `n` bytes have been written.
 #[inline(always)]
 pub fn sent(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
-    let exchange = EXCHANGES.get_ptr_mut(key)?;
-    // SAFETY: as in `sending`.
-    let exchange = unsafe { &mut *exchange };
-    let what = match exchange.role == role::CLIENT {
-        true => PayloadKind::Request,
-        false => PayloadKind::Response,
-    };
-    pass(hit, key, exchange, bytes, n, what)
+    pass(hit, key, bytes, n, role::CLIENT)
 }
 
 /// `n` bytes have been read. A request's head begins an exchange, unless the one before has not
 /// been answered at all: then it is served later, when nothing tells which is served.
 #[inline(always)]
 pub fn received(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
-    let mut known = EXCHANGES.get_ptr_mut(key);
     // SAFETY: as in `sending`.
-    let old = known.map(|at| unsafe { *at });
+    let old = EXCHANGES.get_ptr_mut(key).map(|at| unsafe { *at });
     let may_begin =
         old.is_none_or(|old| old.role == role::SERVER && old.response != 0) && bytes.head(n).is_some();
     if may_begin {
         if let Some(old) = old {
             finish(hit, key, &old);
         }
-        let thread = thread::get(hit)?;
-        thread.heal(hit, hit.rsp());
+        let thread = thread::get(hit.at.tid)?;
+        thread.heal(&hit.at, hit.rsp());
         let task = thread.task();
         let id = thread.fresh_id();
         if !leaf::serve(hit, id, key, task) {
@@ -221,59 +212,74 @@ pub fn received(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
         }
         let task_id = task::serve_begin(task, id);
         begin(hit, key, id, role::SERVER, 0, task, task_id)?;
-        known = EXCHANGES.get_ptr_mut(key);
+    } else if old.is_none() {
+        return None;
     }
-    // SAFETY: as in `sending`.
-    let exchange = unsafe { &mut *known? };
-    let what = match exchange.role == role::CLIENT {
-        true => PayloadKind::Response,
-        false => PayloadKind::Request,
-    };
-    pass(hit, key, exchange, bytes, n, what)
+    pass(hit, key, bytes, n, role::SERVER)
 }
 
-/// Hands on `n` bytes of an exchange.
+/// Hands on `n` bytes, which are of the request if `requester` is who wrote it.
 #[inline(always)]
-fn pass(
-    hit: &Hit,
-    key: u64,
-    exchange: &mut Exchange,
-    bytes: Bytes,
-    n: u32,
-    what: PayloadKind,
-) -> Option<()> {
-    let (request, response) = if exchange.posts != 0 { POSTED } else { OTHERS };
-    let mut part = Part { id: exchange.id, key, offset: exchange.request, budget: request, what };
-    if what as u8 == PayloadKind::Request as u8 {
-        exchange.request += u64::from(n);
-    } else {
-        part.offset = exchange.response;
-        part.budget = response;
-        exchange.response += u64::from(n);
-        exchange.last = hit.now;
-    }
-    if maps::config()?.capture & Config::CAPTURE_TLS != 0 {
-        capture(hit, &mut part, &bytes, n);
-    }
+fn pass(hit: &Hit, key: u64, bytes: Bytes, n: u32, requester: u32) -> Option<()> {
+    let size = u64::from(n) << 32 | u64::from(requester);
+    pass_bytes(hit.at.tid.into(), hit.at.now, key, bytes.at, size | bytes.vectors << 8 & 0xff00);
     Some(())
 }
 
-/// Captures a call's bytes part by part.
+/// Hands on bytes of an exchange, part by part. `size`: how many (bits 32–63), how many `iovec`s
+/// (8–15), whose request they would be part of (0–7). A global function: the verifier checks it
+/// once.
 #[inline(never)]
-fn capture(hit: &Hit, part: &mut Part, bytes: &Bytes, n: u32) -> u32 {
-    let mut left = u64::from(n);
+#[unsafe(no_mangle)]
+pub extern "C" fn pass_bytes(tid: u64, now: u64, key: u64, at: u64, size: u64) -> u64 {
+    let (n, vectors, requester) = (size >> 32, size >> 8 & 0xff, size as u32 & 0xff);
+    let Some(exchange) = EXCHANGES.get_ptr_mut(key) else { return 0 };
+    // SAFETY: as in `sending`.
+    let exchange = unsafe { &mut *exchange };
+    let (request, response) = if exchange.posts != 0 { POSTED } else { OTHERS };
+    let (what, offset, budget);
+    if exchange.role == requester {
+        (what, offset, budget) = (PayloadKind::Request, exchange.request, request);
+        exchange.request += n;
+    } else {
+        (what, offset, budget) = (PayloadKind::Response, exchange.response, response);
+        exchange.response += n;
+        exchange.last = now;
+    }
+    let Some(config) = maps::config() else { return 0 };
+    if config.capture & Config::CAPTURE_TLS == 0 {
+        return 0;
+    }
+    let Some(head) = leaf::scratch(tid as u32) else { return 0 };
+    // SAFETY: the scratch record is this thread's own.
+    unsafe {
+        (*head).header = Header {
+            kind: Kind::Payload as u8,
+            flags: 0,
+            fn_id: 0,
+            tid: tid as u32,
+            ts: now,
+            id: exchange.id,
+        };
+        (*head).key = key;
+        (*head).offset = offset;
+        (*head).what = what as u8;
+        (*head).reserved = 0;
+    }
+    let bytes = Bytes { at, vectors };
+    let mut left = n;
     for index in 0..PARTS {
         if left == 0 {
             break;
         }
         let Some((at, len)) = bytes.part(index, left) else { break };
         if len != 0 {
-            leaf::capture(hit, part, at, len as u32);
-            part.offset += len;
+            let most = budget.saturating_sub(offset + n - left);
+            leaf::capture_part(tid, at, len, most);
             left -= len;
         }
     }
-    left as u32
+    left
 }
 
 /// The connection is closed.

@@ -6,16 +6,16 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{
-    Header, Kind, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, PayloadHead, PayloadKind,
+    Header, Kind, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, PayloadHead,
     flags,
 };
 
 use crate::drops::{count, count_many, emit, emit_bytes, is_crowded};
-use crate::thread::Hit;
+use crate::hit::Hit;
 
 #[inline(always)]
 fn header(hit: &Hit, kind: Kind, flags: u8, id: u64) -> Header {
-    Header { kind: kind as u8, flags, fn_id: 0, tid: hit.tid, ts: hit.now, id }
+    Header { kind: kind as u8, flags, fn_id: 0, tid: hit.at.tid, ts: hit.at.now, id }
 }
 
 /// A leaf begins.
@@ -84,45 +84,32 @@ static SCRATCH: HashMap<u32, Scratch> = HashMap::with_max_entries(4096, BPF_F_NO
 #[map]
 static EMPTY_SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
 
-/// Part of a request or response.
-pub struct Part {
-    /// Which leaf.
-    pub id: u64,
-    /// Its connection.
-    pub key: u64,
-    /// Bytes of it before this part.
-    pub offset: u64,
-    /// At most so many bytes of it are captured.
-    pub budget: u64,
-    /// What it is part of.
-    pub what: PayloadKind,
+/// This thread's scratch record, begun where there is none.
+#[inline(always)]
+pub fn scratch(tid: u32) -> Option<*mut PayloadHead> {
+    if let Some(scratch) = SCRATCH.get_ptr_mut(tid) {
+        return Some(scratch.cast());
+    }
+    let _ = SCRATCH.insert(tid, EMPTY_SCRATCH.get(0)?, 0);
+    let scratch = SCRATCH.get_ptr_mut(tid);
+    if scratch.is_none() {
+        count(Counter::LostPayload);
+    }
+    scratch.map(|scratch| scratch.cast())
 }
 
-/// Captures `len` bytes at `at`, or as many as the budget and one record allow. Not inlined: it
-/// is called in loops.
+/// Captures `len` bytes at `at`, or as many as `most` and one record allow, under the head in the
+/// scratch record of thread `tid`. A global function: the verifier checks it once.
 #[inline(never)]
-pub fn capture(hit: &Hit, part: &Part, at: u64, len: u32) -> u32 {
-    let scratch = match SCRATCH.get_ptr_mut(hit.key) {
-        Some(scratch) => scratch,
-        None => {
-            let Some(empty) = EMPTY_SCRATCH.get(0) else { return 0 };
-            let _ = SCRATCH.insert(hit.key, empty, 0);
-            let Some(scratch) = SCRATCH.get_ptr_mut(hit.key) else {
-                count(Counter::LostPayload);
-                return 0;
-            };
-            scratch
-        }
-    };
-    let room = part.budget.saturating_sub(part.offset);
-    let mut wanted = u64::from(len);
-    if wanted > room {
-        count_many(Counter::PayloadCut, wanted - room);
-        wanted = room;
-    }
+#[unsafe(no_mangle)]
+pub extern "C" fn capture_part(tid: u64, at: u64, len: u64, most: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(tid as u32) else { return 0 };
+    let mut wanted = if len > most { most } else { len };
     if wanted > PayloadHead::MOST as u64 {
-        count_many(Counter::PayloadCut, wanted - PayloadHead::MOST as u64);
         wanted = PayloadHead::MOST as u64;
+    }
+    if wanted < len {
+        count_many(Counter::PayloadCut, len - wanted);
     }
     if wanted != 0 && is_crowded() {
         count(Counter::PayloadSkipped);
@@ -136,25 +123,20 @@ pub fn capture(hit: &Hit, part: &Part, at: u64, len: u32) -> u32 {
             count(Counter::ReadFaults);
             wanted = 0;
         }
-        let truncated = u64::from(len) > wanted;
-        (*scratch).head = PayloadHead {
-            header: header(hit, Kind::Payload, if truncated { flags::TRUNCATED } else { 0 }, part.id),
-            key: part.key,
-            offset: part.offset,
-            len,
-            captured: wanted as u16,
-            what: part.what as u8,
-            reserved: 0,
-            tail: [0; 8],
-        };
-        if truncated && len >= 8 {
-            let tail = (&raw mut (*scratch).head.tail).cast();
-            if bpf_probe_read_user(tail, 8, (at + u64::from(len) - 8) as *const _) != 0 {
+        let head = &raw mut (*scratch).head;
+        (*head).len = len as u32;
+        (*head).captured = wanted as u16;
+        (*head).header.flags = if wanted < len { flags::TRUNCATED } else { 0 };
+        (*head).tail = [0; 8];
+        if wanted < len && len >= 8 {
+            let tail = (&raw mut (*head).tail).cast();
+            if bpf_probe_read_user(tail, 8, (at + len - 8) as *const _) != 0 {
                 count(Counter::ReadFaults);
             }
         }
-        let size = size_of::<PayloadHead>() + wanted as usize;
+        let size = size_of::<PayloadHead>() + (wanted & 0x1fff) as usize;
         emit_bytes(core::slice::from_raw_parts(scratch.cast(), size), Counter::LostPayload);
+        (*head).offset += len;
     }
-    wanted as u32
+    wanted
 }

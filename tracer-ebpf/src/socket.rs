@@ -7,7 +7,7 @@ use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::event::LeafKind;
 
 use crate::exchange::{self, Bytes};
-use crate::thread::Hit;
+use crate::hit::Hit;
 
 /// The buffer is an array of `iovec`.
 const VECTORS: u8 = 1;
@@ -15,7 +15,7 @@ const VECTORS: u8 = 1;
 #[inline(always)]
 fn bytes(hit: &Hit, cookie: Cookie) -> Bytes {
     // Both are read before one is chosen: the verifier refuses a computed context address.
-    let (at, count) = (hit.rsi(), hit.rdx());
+    let (at, count) = (hit.rsi(), if hit.rdx() > 255 { 255 } else { hit.rdx() });
     Bytes { at, vectors: if cookie.arg() == VECTORS { count } else { 0 } }
 }
 

@@ -13,8 +13,9 @@ use tracer_ebpf::event::LeafKind;
 use crate::drops::count;
 use crate::exchange::{self, Bytes};
 use crate::future::certain;
+use crate::hit::{self, Hit};
 use crate::task;
-use crate::thread::{self, Frame, Hit, kind};
+use crate::thread::{self, Frame, kind};
 
 /// `SSL_*_ex`: the length is returned through the fourth argument.
 const EX: u8 = 1;
@@ -35,25 +36,25 @@ pub fn forget_connection(header: u64) {
 /// A request is handed over on this thread.
 #[inline(always)]
 pub fn http_send(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
-    thread.handover = match certain(thread.current(hit)) {
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
+    thread.set_handover(match certain(thread.current(hit)) {
         Some(0) => NO_SPAN,
         Some(id) => id,
         None => 0,
-    };
+    });
     Some(())
 }
 
 /// `wake_by_val`, `wake_by_ref`: rdi is the `Header` of the task that is woken.
 #[inline(always)]
 pub fn wake(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
-    let asker = thread.handover;
+    let thread = thread::known(hit.at.tid)?;
+    let asker = thread.handover();
     if asker == 0 {
         return None;
     }
-    thread.handover = 0;
+    thread.set_handover(0);
     if ASKERS.insert(hit.rdi(), asker, 0).is_err() {
         count(Counter::LeavesFull);
     }
@@ -88,20 +89,21 @@ pub fn read(hit: &Hit, cookie: Cookie) -> Option<()> {
 /// How much is read or written, is known when the call returns.
 #[inline(always)]
 fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
+    let thread = thread::get(hit.at.tid)?;
     let rsp = hit.rsp();
-    thread.heal(hit, rsp + 1);
+    thread.heal(&hit.at, rsp + 1);
     let out = hit.rcx();
     let frame = Frame {
         rsp,
-        ret: thread::read::<u64>(rsp)?,
+        ret: 0,
+        task: 0,
         this: hit.rdi(),
         id: hit.rsi(),
         since: if cookie.arg() == EX { out } else { 0 },
         fn_id: 0,
         kind: kind::LIBRARY,
         flags: 0,
-        panics: thread.panics,
+        panics: 0,
     };
     thread.push(&frame);
     Some(())
@@ -110,21 +112,21 @@ fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
 /// The call that returns here, and how many bytes it moved.
 #[inline(always)]
 fn leave(hit: &Hit, cookie: Cookie) -> Option<(Frame, u32)> {
-    let thread = thread::known(hit)?;
+    let thread = thread::known(hit.at.tid)?;
     let entered_at = task::future_entry_rsp(hit, cookie);
-    thread.heal(hit, entered_at);
+    thread.heal(&hit.at, entered_at);
     let top = thread.top()?;
     if top.kind != kind::LIBRARY || top.rsp != entered_at {
         count(Counter::StrayExits);
         return None;
     }
-    let frame = *top;
+    let frame = top;
     thread.pop();
     let result = hit.rax() as i32;
     if result <= 0 {
         return None;
     }
-    let n = if cookie.arg() == EX { thread::read::<u64>(frame.since)? } else { result as u64 };
+    let n = if cookie.arg() == EX { hit::read::<u64>(frame.since)? } else { result as u64 };
     (n <= 1 << 30).then_some((frame, n as u32))
 }
 
