@@ -197,8 +197,8 @@ pub fn sent(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
 pub fn received(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
     // SAFETY: as in `sending`.
     let old = EXCHANGES.get_ptr_mut(key).map(|at| unsafe { *at });
-    let may_begin =
-        old.is_none_or(|old| old.role == role::SERVER && old.response != 0) && bytes.head(n).is_some();
+    let may_begin = old.is_none_or(|old| old.role == role::SERVER && old.response != 0)
+        && bytes.head(n).is_some();
     if may_begin {
         if let Some(old) = old {
             finish(hit, key, &old);

@@ -6,8 +6,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{
-    Header, Kind, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, PayloadHead,
-    flags,
+    Header, Kind, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, PayloadHead, flags,
 };
 
 use crate::drops::{count, count_many, emit, emit_bytes, is_crowded};

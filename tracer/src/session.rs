@@ -165,11 +165,17 @@ const BATCH: usize = 65_536;
 
 /// Makes the plan for a process, touching nothing.
 pub fn plan_for(target: &Target, profile: &Profile) -> ProbePlan {
-    plan_images(&target.exe, target.libssl.as_deref(), profile)
+    plan_images(&target.exe, target.libssl.as_deref(), target.libc.as_deref(), profile)
 }
 
-/// Makes the plan for an executable and the OpenSSL that it uses, where that is a library.
-pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> ProbePlan {
+/// Makes the plan for an executable, and the OpenSSL and C library that it uses, where these are
+/// libraries.
+pub fn plan_images(
+    exe: &Image,
+    libssl: Option<&Image>,
+    libc: Option<&Image>,
+    profile: &Profile,
+) -> ProbePlan {
     let analysis = Analysis::new(exe);
     let findings = find(&analysis, profile);
     let tls = match libssl {
@@ -177,6 +183,8 @@ pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> Pr
         // Linked in statically, if at all.
         None => (exe.info().clone(), analysis.tls_landmarks()),
     };
+    let libc = libc.unwrap_or(exe);
+    let sockets = (libc.info().clone(), libc.socket_landmarks());
     plan::build(Inputs {
         profile,
         executable: exe.info().clone(),
@@ -184,6 +192,7 @@ pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> Pr
         inlined: &analysis.inlined(),
         landmarks: &analysis.landmarks(),
         tls: Some((tls.0, &tls.1)),
+        sockets: Some((sockets.0, &sockets.1)),
     })
 }
 
@@ -213,11 +222,11 @@ fn find(analysis: &Analysis<'_>, profile: &Profile) -> Vec<(usize, Finding)> {
     found
 }
 
-/// The OpenSSL library that a program started now would load, if it needs one: what `run` goes
-/// by, before there are mappings to look at.
-fn needed_libssl(exe: &Image) -> Option<Image> {
+/// The library of this name that a program started now would load, if it needs one: what `run`
+/// goes by, before there are mappings to look at.
+fn needed_library(exe: &Image, prefix: &str) -> Option<Image> {
     let needed = exe.needed_libraries();
-    let name = needed.iter().find(|name| name.starts_with("libssl.so"))?;
+    let name = needed.iter().find(|name| name.starts_with(prefix))?;
     let places =
         ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
     places.iter().find_map(|place| {
@@ -254,8 +263,9 @@ impl Session {
         let began = Instant::now();
         let exe = Image::open(program, program)?;
         exe.require_rust()?;
-        let libssl = needed_libssl(&exe);
-        let plan = plan_images(&exe, libssl.as_ref(), &options.profile);
+        let libssl = needed_library(&exe, "libssl.so");
+        let libc = needed_library(&exe, "libc.so");
+        let plan = plan_images(&exe, libssl.as_ref(), libc.as_ref(), &options.profile);
         let namespace = PidNamespace::of(pid)?;
         Self::begin(pid, options, began, exe.info().clone(), namespace, plan, None)
     }

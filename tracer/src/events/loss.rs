@@ -69,6 +69,7 @@ const fn is_loss(counter: Counter) -> bool {
         | Counter::LostLeafLink
         | Counter::LostLeafEnd
         | Counter::LostPayload
+        | Counter::PayloadSkipped
         | Counter::FuturesFull
         | Counter::ThreadsFull
         | Counter::TasksFull
@@ -81,7 +82,9 @@ const fn is_loss(counter: Counter) -> bool {
         | Counter::FramesHealed
         | Counter::StrayExits
         | Counter::LateFutures
-        | Counter::FuturesReplaced => false,
+        | Counter::FuturesReplaced
+        | Counter::PayloadCut
+        | Counter::NotHttp => false,
     }
 }
 

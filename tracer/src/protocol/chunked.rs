@@ -114,7 +114,8 @@ mod tests {
 
     #[test]
     fn what_are_none_is_noticed() {
-        for bad in [&b"x"[..], b"\r\n", b"4\r\nWikiX", b"4\nWiki", b"1234567890123456\r\n", b"0\r\n\n"]
+        for bad in
+            [&b"x"[..], b"\r\n", b"4\r\nWikiX", b"4\nWiki", b"1234567890123456\r\n", b"0\r\n\n"]
         {
             assert!(read(&[bad]).2, "{bad:?}");
         }

@@ -340,7 +340,10 @@ mod tests {
         .unwrap();
         assert_eq!((head.method, head.path.as_deref()), ("POST", Some("/v1/messages")));
         let authority = Authority { host: "api.example.com".into(), port: Some(8443) };
-        assert_eq!((head.authority.clone(), head.framing()), (Some(authority), Framing::Length(12)));
+        assert_eq!(
+            (head.authority.clone(), head.framing()),
+            (Some(authority), Framing::Length(12))
+        );
         let proxied = request("GET http://u:p@host/a#b HTTP/1.1\r\nhost: other\r\n\r\n").unwrap();
         assert_eq!(proxied.path.as_deref(), Some("/a"));
         assert_eq!(proxied.authority.unwrap().host, "host");
@@ -408,7 +411,10 @@ mod tests {
         assert_eq!((coded.framing(), coded.encoding), (Framing::Chunked, Encoding::Gzip));
         assert!(coded.is_event_stream);
         assert_eq!(parse("HTTP/1.1 200 OK\r\n\r\n").framing(), Framing::Close);
-        assert_eq!(parse("HTTP/1.1 304 x\r\nContent-Length: 9\r\n\r\n").framing(), Framing::Length(0));
+        assert_eq!(
+            parse("HTTP/1.1 304 x\r\nContent-Length: 9\r\n\r\n").framing(),
+            Framing::Length(0)
+        );
         assert!(parse("HTTP/1.1 100 Continue\r\n\r\n").is_interim());
         let odd = parse("HTTP/1.1 200 OK\r\nContent-Encoding: br\r\n\r\n");
         assert_eq!(odd.encoding, Encoding::Other);

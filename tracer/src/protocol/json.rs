@@ -70,9 +70,13 @@ enum State {
     Colon,
     /// Behind a value in a container.
     More,
-    Text { is_key: bool },
+    Text {
+        is_key: bool,
+    },
     /// Behind a backslash.
-    Escape { is_key: bool },
+    Escape {
+        is_key: bool,
+    },
     Word,
     Done,
     Bad,
@@ -385,14 +389,16 @@ mod tests {
     #[test]
     fn what_is_long_is_passed_over() {
         let long = "x".repeat(10_000);
-        let json = read(&format!(r#"{{"{long}":1,"model":"{long}","usage":{{"input_tokens":1.5}}}}"#));
+        let json =
+            read(&format!(r#"{{"{long}":1,"model":"{long}","usage":{{"input_tokens":1.5}}}}"#));
         assert!(json.is_complete());
         assert_eq!((json.get(0), json.get(1)), (Some(&Scalar::Other), Some(&Scalar::Other)));
     }
 
     /// Any document whose keys are often those looked for.
     fn value() -> impl Strategy<Value = serde_json::Value> {
-        let key = prop::sample::select(vec!["model", "usage", "input_tokens", "a", "b", "c", "é\""]);
+        let key =
+            prop::sample::select(vec!["model", "usage", "input_tokens", "a", "b", "c", "é\""]);
         let leaf = prop_oneof![
             Just(serde_json::Value::Null),
             any::<bool>().prop_map(Into::into),

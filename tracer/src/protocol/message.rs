@@ -79,6 +79,11 @@ impl<H: Head> Message<H> {
         matches!(self.state, State::Opaque)
     }
 
+    /// Its end was told by its head, and has not come.
+    pub const fn is_cut(&self) -> bool {
+        matches!(self.state, State::Length(_) | State::Chunked(_) | State::Lost(_))
+    }
+
     /// Parts of the body are missing.
     pub const fn is_damaged(&self) -> bool {
         self.damaged
@@ -249,4 +254,142 @@ fn remember(recent: &mut [u8; 8], bytes: &[u8]) {
     recent.rotate_left(last.len() % 8);
     let from = recent.len() - last.len();
     recent[from..].copy_from_slice(last);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{RequestHead, ResponseHead};
+    use proptest::prelude::*;
+
+    /// Reads a response that comes in `pieces`, of which each record holds `most` bytes.
+    fn read(pieces: &[&[u8]], most: usize) -> (Message<ResponseHead>, Vec<u8>, Option<usize>) {
+        let (mut message, mut body, mut offset) = (Message::default(), vec![], 0);
+        let mut complete = None;
+        for (at, piece) in pieces.iter().enumerate() {
+            let bytes = &piece[..piece.len().min(most)];
+            let mut tail = [0; 8];
+            if piece.len() > most {
+                tail.copy_from_slice(&piece[piece.len() - 8..]);
+            }
+            let len = piece.len() as u64;
+            message.feed(&Part { offset, len, bytes, tail }, |bytes| body.extend_from_slice(bytes));
+            offset += len;
+            if message.is_complete() {
+                complete = complete.or(Some(at));
+            }
+        }
+        (message, body, complete)
+    }
+
+    const LENGTH: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
+    const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n";
+
+    #[test]
+    fn counts_a_length() {
+        let (_, body, complete) = read(&[LENGTH, b"12345", b"67890"], 512);
+        assert_eq!((body.as_slice(), complete), (&b"1234567890"[..], Some(2)));
+        assert_eq!(read(&[LENGTH, b"123456789"], 512).2, None);
+        assert_eq!(read(&[b"HTTP/1.1 200 OK\r\ncontent-length:0\r\n\r\n"], 512).2, Some(0));
+        // Of a long body only the beginning is there: its end is told all the same.
+        let long = [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", &[b'x'; 900][..]].concat();
+        let (message, body, complete) = read(&[&long[..600], &long[600..]], 512);
+        assert_eq!((message.is_damaged(), body.len() < 900, complete), (true, true, Some(1)));
+    }
+
+    #[test]
+    fn the_last_chunk_is_found_even_behind_what_was_not_captured() {
+        let (_, body, complete) = read(&[CHUNKED, b"3\r\nabc\r\n", b"0\r\n\r\n"], 512);
+        assert_eq!((body.as_slice(), complete), (&b"abc"[..], Some(2)));
+        let whole = [CHUNKED, b"258\r\n", &[b'x'; 600], b"\r\n0\r\n\r\n"].concat();
+        let (message, _, complete) = read(&[&whole], 512);
+        assert_eq!((message.is_damaged(), complete), (true, Some(0)));
+        assert_eq!(read(&[&whole[..whole.len() - 3], b"\n\r\n"], 512).2, Some(1));
+        // Data that only looks like it.
+        assert_eq!(read(&[CHUNKED, b"7\r\n\r\n0\r\n\r\n"], 512).2, None);
+    }
+
+    #[test]
+    fn interim_and_bodiless_responses() {
+        let both = [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", LENGTH, b"1234567890"].concat();
+        let (message, body, complete) = read(&[&both], 512);
+        assert_eq!((body.len(), complete, message.has_excess()), (10, Some(0), false));
+        let split = [&b"HTTP/1.1 100 Continue\r\n\r\n"[..], LENGTH, b"1234567890"];
+        assert_eq!(read(&split, 512).2, Some(2));
+        assert_eq!(read(&[b"HTTP/1.1 204 No Content\r\n\r\n"], 512).2, Some(0));
+        let mut head = Message::<ResponseHead>::default();
+        head.without_body();
+        let len = LENGTH.len() as u64;
+        head.feed(&Part { offset: 0, len, bytes: LENGTH, tail: [0; 8] }, |_| {});
+        assert!(head.is_complete());
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_is_another_message() {
+        let mut two = Message::<RequestHead>::default();
+        let bytes = b"GET / HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+        two.feed(&Part { offset: 0, len: bytes.len() as u64, bytes, tail: [0; 8] }, |_| {});
+        assert!(two.is_complete() && two.has_excess());
+    }
+
+    #[test]
+    fn what_is_not_http_is_left_alone() {
+        assert!(read(&[b"\0\0\x12\x04\0\0\0\0\0", b"0\r\n\r\n"], 512).0.is_opaque());
+        assert!(read(&[&[b'H'; 500][..]; 50], 512).0.is_opaque());
+        let (message, body, complete) = read(&[b"HTTP/1.1 200 OK\r\n\r\nuntil close"], 512);
+        assert_eq!((body.as_slice(), complete), (&b"until close"[..], None));
+        assert!(!message.is_cut() && !message.is_opaque());
+    }
+
+    #[test]
+    fn a_gap_is_noticed() {
+        let mut message = Message::<ResponseHead>::default();
+        let mut body = vec![];
+        let mut feed = |offset, bytes: &[u8]| {
+            let part = Part { offset, len: bytes.len() as u64, bytes, tail: [0; 8] };
+            message.feed(&part, |bytes| body.extend_from_slice(bytes));
+        };
+        feed(0, LENGTH);
+        feed(LENGTH.len() as u64 + 3, b"4567");
+        feed(LENGTH.len() as u64 + 7, b"890");
+        assert!(message.is_complete() && message.is_damaged() && body.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn however_a_response_is_cut_its_end_is_found_and_nothing_before(
+            chunks in prop::collection::vec(prop::collection::vec(b'a'..=b'z', 1..700), 0..5),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let mut whole = CHUNKED.to_vec();
+            let mut expected = vec![];
+            for chunk in chunks {
+                whole.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                whole.extend(&chunk);
+                whole.extend(b"\r\n");
+                expected.extend(chunk);
+            }
+            whole.extend(b"0\r\n\r\n");
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(whole.len())).collect();
+            cuts.extend([0, whole.len()]);
+            cuts.sort_unstable();
+            cuts.dedup();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|at| &whole[at[0]..at[1]]).collect();
+            let (_, body, complete) = read(&pieces, 4096);
+            prop_assert_eq!((body, complete), (expected, Some(pieces.len() - 1)));
+        }
+
+        #[test]
+        fn noise_never_panics(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..600), 0..6),
+            head in any::<bool>(),
+            most in 8usize..600,
+        ) {
+            let mut all: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            if head {
+                all.insert(0, CHUNKED);
+            }
+            read(&all, most.max(8));
+        }
+    }
 }

@@ -14,7 +14,9 @@ mod message;
 pub use chunked::Chunks;
 pub use event_stream::{EventStream, Piece};
 pub use gzip::{Gunzip, Sink};
-pub use head::{Authority, Encoding, Framing, Head, Parsed, RequestHead, ResponseHead, TraceParent};
+pub use head::{
+    Authority, Encoding, Framing, Head, Parsed, RequestHead, ResponseHead, TraceParent,
+};
 pub use json::{Json, Path, Scalar};
 pub use message::{Message, Part};
 

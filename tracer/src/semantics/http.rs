@@ -20,13 +20,15 @@ impl Exchange {
     /// For a leaf of this kind; `None` if it is no request.
     pub fn new(kind: LeafKind) -> Option<Self> {
         match kind {
-            LeafKind::TlsRequest | LeafKind::ClientRequest | LeafKind::ServedRequest => Some(Self {
-                kind,
-                request: Message::default(),
-                response: Message::default(),
-                question: None,
-                answer: None,
-            }),
+            LeafKind::TlsRequest | LeafKind::ClientRequest | LeafKind::ServedRequest => {
+                Some(Self {
+                    kind,
+                    request: Message::default(),
+                    response: Message::default(),
+                    question: None,
+                    answer: None,
+                })
+            }
             LeafKind::Statement => None,
         }
     }
@@ -61,8 +63,8 @@ impl Exchange {
                 }
             }
             PayloadKind::Response => {
-                let is_call = *kind != LeafKind::ServedRequest
-                    && request.head().is_some_and(is_model_call);
+                let is_call =
+                    *kind != LeafKind::ServedRequest && request.head().is_some_and(is_model_call);
                 let mut body = Body::default();
                 response.feed(&part, |bytes| match answer {
                     Some(answer) => answer.feed(bytes),

@@ -1,7 +1,9 @@
 //! Calls of a model through Anthropic's Messages API: what was asked for and what it cost, from
 //! the bodies of request and response. Text of prompts and answers is never kept.
 
-use crate::protocol::{Encoding, EventStream, Gunzip, Json, Message, Path, Piece, ResponseHead, Sink};
+use crate::protocol::{
+    Encoding, EventStream, Gunzip, Json, Message, Path, Piece, ResponseHead, Sink,
+};
 use crate::span::Value;
 
 /// What is looked for in a request.
@@ -254,9 +256,13 @@ pub(super) fn attributes(
     let reasons = stop_reason.clone().map(|reason| Value::Texts(vec![reason]));
     put("gen_ai.response.finish_reasons", reasons);
     // As the conventions have it for Anthropic: cached tokens are part of the input.
-    let all = [Some(input.unwrap_or(0)), Some(cache_creation.unwrap_or(0)), Some(cache_read.unwrap_or(0))]
-        .into_iter()
-        .try_fold(0_i64, |sum, tokens| sum.checked_add(tokens?));
+    let all = [
+        Some(input.unwrap_or(0)),
+        Some(cache_creation.unwrap_or(0)),
+        Some(cache_read.unwrap_or(0)),
+    ]
+    .into_iter()
+    .try_fold(0_i64, |sum, tokens| sum.checked_add(tokens?));
     put("gen_ai.usage.input_tokens", input.and(all).map(Value::from));
     put("gen_ai.usage.output_tokens", output.map(Value::from));
     put("gen_ai.usage.cache_creation.input_tokens", cache_creation.map(Value::from));
