@@ -112,7 +112,7 @@ impl Engine for Live {
         let profile = profile(options)?;
         let image = Image::open(file, file).map_err(target_error)?;
         image.require_rust().map_err(target_error)?;
-        let plan = session::plan_images(&image, None, &profile);
+        let plan = session::plan_images(&image, None, None, &profile);
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 

@@ -97,3 +97,6 @@ impl Semantics {
         &self.stats
     }
 }
+
+#[cfg(test)]
+mod tests;

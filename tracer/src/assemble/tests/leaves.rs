@@ -94,8 +94,8 @@ fn a_request_ends_when_its_response_is_complete() {
     assert_snapshot!(scene.draw(), @r"
     vague 1..13 running
       api_call 2..5 error
-    api_call 8..11 returned orphan=unlinked
-    api_call 12..13 running
+    http_request 8..11 returned orphan=unlinked
+    http_request 12..13 running
     ");
 }
 

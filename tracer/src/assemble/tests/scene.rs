@@ -198,6 +198,20 @@ impl Scene {
         self.feed(&Event::LeafStart(LeafStart { at, id, parent, source, key, kind, task: None }));
     }
 
+    /// A request is read in `task` on connection `key`.
+    pub fn serve(&mut self, id: u64, key: u64, task: u64) {
+        let at = self.stamp();
+        self.feed(&Event::LeafStart(LeafStart {
+            at,
+            id: KernelId::new(id).unwrap(),
+            parent: None,
+            source: ParentSource::Root,
+            key,
+            kind: LeafKind::ServedRequest,
+            task: TaskAddr::new(task),
+        }));
+    }
+
     pub fn link(&mut self, id: u64, parent: u64) {
         let at = self.stamp();
         let (id, parent) = (KernelId::new(id).unwrap(), KernelId::new(parent));
