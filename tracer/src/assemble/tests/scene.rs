@@ -225,6 +225,13 @@ impl Scene {
         self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: 1, status }));
     }
 
+    /// A connection is closed before anything was read or written in answer.
+    pub fn closed(&mut self, id: u64) {
+        let at = self.stamp();
+        let id = KernelId::new(id).unwrap();
+        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: 0, status: None }));
+    }
+
     pub fn payload(&mut self, id: u64, what: PayloadKind, bytes: &[u8]) {
         let at = self.stamp();
         let (key, len) = (0x5000 + id, bytes.len() as u32);

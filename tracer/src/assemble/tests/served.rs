@@ -33,6 +33,12 @@ fn what_its_task_does_meanwhile_is_done_for_it() {
     scene.leaf_end(1, -1);
     assert_eq!(scene.span(1).kind, SpanKind::Server);
     assert_snapshot!(scene.draw(), @r"
+    http_request 1..11 returned
+      big 3..6 returned polls=2
+        database_query 4..5 returned
+      database_query 7..8 returned
+      big 12..13 returned polls=2
+    small 14..15 returned polls=2 orphan=unlinked
     ");
 }
 
@@ -80,6 +86,13 @@ fn requests_in_a_row_are_served_one_after_the_other_or_not_told_apart() {
     scene.returned(7);
     scene.payload(6, PayloadKind::Response, &[OK, b"ok"].concat());
     assert_snapshot!(scene.draw(), @r"
+    http_request 1..5 returned
+      big 3..4 returned polls=2
+    big 6..7 returned polls=2 orphan=unlinked
+    big 8..9 returned polls=2 orphan=parent_lost
+    http_request 10..13 cancelled
+    http_request 13..17 returned
+    big 15..16 returned polls=2 orphan=unlinked
     ");
 }
 
@@ -88,9 +101,11 @@ fn a_client_that_goes_away_cancels_its_request() {
     let mut scene = Scene::new();
     scene.serve(1, 7, 0x9000);
     scene.payload(1, PayloadKind::Request, GET);
-    scene.leaf_end(1, -1);
+    scene.closed(1);
     scene.serve(2, 7, 0);
-    scene.leaf_end(2, -1);
+    scene.closed(2);
     assert_snapshot!(scene.draw(), @r"
+    http_request 1..3 cancelled
+    http_request 4..5 cancelled
     ");
 }
