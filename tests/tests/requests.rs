@@ -141,7 +141,7 @@ fn requests_served_and_made_are_those_of_the_record() -> Result<()> {
 #[ignore = "needs root and eBPF: cargo xtask test"]
 fn the_caller_s_context_is_taken_over() -> Result<()> {
     let (trace_id, caller) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
-    let run = run(&MiniOptions { agents: 1, ..MiniOptions::default() }, |port| {
+    let run = run(&MiniOptions::default(), |port| {
         let context = format!("traceparent: 00-{trace_id}-{caller}-01\r\n");
         let status = Connection::open(port)?.ask("GET", "/api/status", &context, "")?;
         ensure!(status == 200);
@@ -159,7 +159,7 @@ fn the_caller_s_context_is_taken_over() -> Result<()> {
 #[test]
 #[ignore = "needs root and eBPF: cargo xtask test"]
 fn what_is_pipelined_has_no_wrong_parent() -> Result<()> {
-    let run = run(&MiniOptions { agents: 1, ..MiniOptions::default() }, |port| {
+    let run = run(&MiniOptions::default(), |port| {
         let mut connection = Connection::open(port)?;
         let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         connection.send(&(request("/api/health") + &request("/api/status")))?;
