@@ -18,7 +18,7 @@ pub(super) const MAGIC: &str = "orchestrate-trace recording 1\n";
 /// Longest line of metadata, about 1 KiB for each of 4,096 functions and room to spare.
 pub(super) const MAX_META: usize = 16 << 20;
 /// Longest raw record.
-pub(super) const MAX_RECORD: usize = 4096;
+pub(super) const MAX_RECORD: usize = 8192;
 /// Longest block of JSON.
 pub(super) const MAX_JSON: usize = 64 << 10;
 
