@@ -92,15 +92,15 @@ impl Bytes {
         Some((base, if len < left { len } else { left }))
     }
 
-    /// The first bytes, if they may be the head of a request.
+    /// The first bytes, if they may be the head of a request; else 0.
     #[inline(always)]
-    fn head(self, n: u32) -> Option<u64> {
-        let (at, len) = self.part(0, u64::from(n))?;
+    fn head(self, n: u32) -> u64 {
+        let Some((at, len)) = self.part(0, u64::from(n)) else { return 0 };
         if len < u64::from(LEAST_HEAD) {
-            return None;
+            return 0;
         }
-        let word = read::<u64>(at)?;
-        is_request(word).then_some(word)
+        let word = read::<u64>(at).unwrap_or(0);
+        if is_request(word) { word } else { 0 }
     }
 }
 
@@ -123,38 +123,46 @@ fn is_request(first: u64) -> bool {
         || first == word(b"CONNECT ")
 }
 
+// Below, 0 stands for "none" and what is known of a connection stays behind its pointer: an
+// `Option` of either is passed on in registers that the compiler leaves unset where there is none,
+// which the verifier refuses.
+
 /// `n` bytes are about to be written, or have been. A request's head begins an exchange, unless
 /// the request before is still being written. `None`: not ours.
 #[inline(always)]
 pub fn sending(hit: &Hit, key: u64, bytes: Bytes, n: u32, leaf: LeafKind) -> Option<()> {
     let known = EXCHANGES.get_ptr_mut(key);
     // SAFETY: a connection is used by one thread at a time; the entry stays valid.
-    let old = known.map(|at| unsafe { *at });
-    if old.is_some_and(|old| old.role == role::SERVER) {
+    if known.is_some_and(|at| unsafe { (*at).role } == role::SERVER) {
         return Some(());
     }
-    let Some(first) = bytes.head(n) else {
-        return old.map(|_| ());
-    };
+    let first = bytes.head(n);
+    if first == 0 {
+        return known.map(|_| ());
+    }
     let thread = thread::get(hit.at.tid)?;
     thread.heal(&hit.at, hit.rsp());
     let connection = thread.task();
     let asker = tls::asker(connection);
-    if let Some(old) = old {
-        if asker.is_none() && old.response == 0 {
+    if let Some(at) = known {
+        // SAFETY: as above.
+        if asker == 0 && unsafe { (*at).response } == 0 {
             // A body that looks like a head.
             return Some(());
         }
-        finish(hit, key, &old);
+        finish(hit, key, at);
     }
-    let (parent, source) = match asker {
-        Some(tls::NO_SPAN) => (0, ParentSource::Root),
-        Some(id) => (id, ParentSource::Link),
-        None => match thread.current(hit) {
-            found @ (_, ParentSource::Frame) => found,
-            _ => (0, ParentSource::Unknown),
-        },
-    };
+    let (mut parent, mut source) = (0, ParentSource::Unknown);
+    if asker == tls::NO_SPAN {
+        source = ParentSource::Root;
+    } else if asker != 0 {
+        (parent, source) = (asker, ParentSource::Link);
+    } else {
+        let (id, found) = thread.current(hit);
+        if found as u8 == ParentSource::Frame as u8 {
+            (parent, source) = (id, found);
+        }
+    }
     tls::forget_connection(connection);
     let id = thread.fresh_id();
     if !leaf::start(hit, id, leaf, key, parent, source) {
@@ -195,13 +203,13 @@ pub fn sent(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
 /// been answered at all: then it is served later, when nothing tells which is served.
 #[inline(always)]
 pub fn received(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
+    let known = EXCHANGES.get_ptr_mut(key);
     // SAFETY: as in `sending`.
-    let old = EXCHANGES.get_ptr_mut(key).map(|at| unsafe { *at });
-    let may_begin = old.is_none_or(|old| old.role == role::SERVER && old.response != 0)
-        && bytes.head(n).is_some();
-    if may_begin {
-        if let Some(old) = old {
-            finish(hit, key, &old);
+    let may_begin =
+        known.is_none_or(|at| unsafe { (*at).role == role::SERVER && (*at).response != 0 });
+    if may_begin && bytes.head(n) != 0 {
+        if let Some(at) = known {
+            finish(hit, key, at);
         }
         let thread = thread::get(hit.at.tid)?;
         thread.heal(&hit.at, hit.rsp());
@@ -212,7 +220,7 @@ pub fn received(hit: &Hit, key: u64, bytes: Bytes, n: u32) -> Option<()> {
         }
         let task_id = task::serve_begin(task, id);
         begin(hit, key, id, role::SERVER, 0, task, task_id)?;
-    } else if old.is_none() {
+    } else if known.is_none() {
         return None;
     }
     pass(hit, key, bytes, n, role::SERVER)
@@ -285,16 +293,16 @@ pub extern "C" fn pass_bytes(tid: u64, now: u64, key: u64, at: u64, size: u64) -
 /// The connection is closed.
 #[inline(always)]
 pub fn closed(hit: &Hit, key: u64) -> Option<()> {
-    // SAFETY: as in `sending`.
-    let exchange = EXCHANGES.get_ptr(key).map(|at| unsafe { *at })?;
-    finish(hit, key, &exchange);
+    finish(hit, key, EXCHANGES.get_ptr_mut(key)?);
     Some(())
 }
 
 /// An exchange is over.
 #[inline(always)]
-fn finish(hit: &Hit, key: u64, exchange: &Exchange) {
+fn finish(hit: &Hit, key: u64, exchange: *const Exchange) {
+    // SAFETY: as in `sending`; everything is read before the entry may be used again.
+    let Exchange { id, last, response, task, task_id, .. } = unsafe { *exchange };
     let _ = EXCHANGES.remove(key);
-    task::serve_end(exchange.task, exchange.task_id);
-    leaf::end(hit, exchange.id, exchange.last, exchange.response as u32, -1);
+    task::serve_end(task, task_id);
+    leaf::end(hit, id, last, response as u32, -1);
 }

@@ -61,11 +61,11 @@ pub fn wake(hit: &Hit, _cookie: Cookie) -> Option<()> {
     Some(())
 }
 
-/// Who asked the connection of this task for its next request.
+/// Who asked the connection of this task for its next request; 0: nobody.
 #[inline(always)]
-pub fn asker(connection: u64) -> Option<u64> {
+pub fn asker(connection: u64) -> u64 {
     // SAFETY: entries are single words.
-    unsafe { ASKERS.get(connection) }.copied()
+    unsafe { ASKERS.get(connection) }.map_or(0, |asker| *asker)
 }
 
 /// `SSL_write(ssl, buf, num)`, `SSL_write_ex(ssl, buf, num, written)`.
