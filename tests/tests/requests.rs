@@ -175,3 +175,28 @@ fn what_is_pipelined_has_no_wrong_parent() -> Result<()> {
     ensure!(children[health].is_empty(), "{:#?}", run.trace.spans[children[health][0]]);
     Ok(())
 }
+
+#[test]
+#[ignore = "needs root and eBPF: cargo xtask test"]
+fn requests_served_over_tls_are_seen_too() -> Result<()> {
+    let scene = Scene::new()?;
+    let standin = Standin::start(&scene.programs, scene.dir())?;
+    let options = MiniOptions { agents: 3, ..MiniOptions::default() };
+    let mut mini = Mini::start(&scene.programs, &standin, &options, scene.dir())?;
+    let pid = standin.process.pid();
+    let mut tracer = Attach::default().start(&scene.programs, pid, "tracer", scene.dir())?;
+    mini.open()?;
+    mini.process.succeed(PATIENCE)?;
+    let trace = tracer.stop()?;
+    let log = fs::read_to_string(standin.log())?;
+    let asked = log.lines().count();
+    ensure!(asked > 5, "{log}");
+    let good = served(&trace).filter(|span| {
+        let is = |key: &str, value: &str| span.attributes.get(key).is_some_and(|v| *v == value);
+        is("method", "POST")
+            && is("path", "/v1/messages")
+            && span.attributes.get("status").is_some_and(|status| *status == 200)
+    });
+    ensure!(good.count() == asked && served(&trace).count() == asked, "{:#?}", trace.spans);
+    Ok(())
+}

@@ -16,6 +16,7 @@ use crate::attach::{AttachError, AttachOptions, AttachedProbes, Mechanism};
 use crate::events::{Counters, Recorder, StopReason};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::{self, Coverage, Finding, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
+use crate::semantics;
 use crate::span::{ClockAnchor, MonoNs};
 use crate::target::{Analysis, Cost, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot};
 
@@ -105,6 +106,8 @@ pub struct Summary {
     pub counters: Counters,
     /// The assembler's.
     pub spans: Stats,
+    /// What could not be said about spans, and why.
+    pub semantics: semantics::Stats,
     /// Records that were malformed.
     pub malformed: u64,
     /// Why it ended.
@@ -127,7 +130,8 @@ impl Summary {
 /// Everything lost, by name; empty when nothing was.
 pub fn losses(counters: &Counters, spans: &Stats, malformed: u64) -> Vec<(String, u64)> {
     let kernel = counters.losses().map(|(counter, n)| (counter.name().to_owned(), n));
-    let ours = spans.drops.iter().filter(|&(_, n)| n != 0);
+    // What is no request is no span that was lost.
+    let ours = spans.drops.iter().filter(|&(name, n)| n != 0 && name != "not_http");
     let mut all: Vec<_> = kernel.chain(ours.map(|(name, n)| (name.to_owned(), n))).collect();
     if malformed != 0 {
         all.push(("malformed_records".to_owned(), malformed));
@@ -453,6 +457,7 @@ impl Session {
             functions_refused,
             counters,
             spans: self.pipeline.stats(),
+            semantics: *self.pipeline.semantics_stats(),
             malformed: self.pipeline.malformed(),
             why,
             traced_ns,

@@ -60,6 +60,11 @@ impl Exchange {
         self.request.head().is_some() || self.request.is_opaque()
     }
 
+    /// It is no request of HTTP/1 at all: it only began like one.
+    pub const fn is_foreign(&self) -> bool {
+        self.request.is_foreign()
+    }
+
     /// It asks a model.
     pub fn is_model_call(&self) -> bool {
         !self.served && self.request.head().is_some_and(is_model_call)

@@ -65,8 +65,7 @@ struct Names {
     api_call: Arc<str>,
     http_request: Arc<str>,
     ssl_write: Arc<str>,
-    send: Arc<str>,
-    recv: Arc<str>,
+    nothing: Arc<str>,
 }
 
 impl Leaves {
@@ -97,8 +96,7 @@ impl Leaves {
             api_call: "api_call".into(),
             http_request: "http_request".into(),
             ssl_write: "SSL_write".into(),
-            send: "send".into(),
-            recv: "recv".into(),
+            nothing: "".into(),
         })
     }
 }
@@ -218,6 +216,10 @@ impl Assembler {
         let Some(exchange) = leaf.exchange.as_mut() else { return };
         exchange.feed(payload);
         let complete = exchange.is_complete() && payload.what == PayloadKind::Response;
+        if exchange.is_foreign() && !leaf.announced {
+            self.drop_leaf(payload.id);
+            return;
+        }
         if exchange.is_named() && !leaf.announced && leaf.origin.is_some() {
             self.announce(payload.id, out);
         }
@@ -332,6 +334,17 @@ impl Assembler {
         out.push(Output::Ended(span));
     }
 
+    /// It is nothing to be shown.
+    fn drop_leaf(&mut self, id: KernelId) {
+        let Some(leaf) = self.leaves.by_id.remove(&id) else { return };
+        let place = (leaf.kind, leaf.key);
+        if self.leaves.by_key.get(&place) == Some(&id) {
+            self.leaves.by_key.remove(&place);
+        }
+        self.stats.drops.not_http += 1;
+        self.bury(id, Tomb { trace: None, inferred: true, served_by: None });
+    }
+
     fn leaf_span(&mut self, id: KernelId) -> Option<Span> {
         let names = self.leaves.names().clone();
         let leaf = self.leaves.by_id.get(&id)?;
@@ -343,10 +356,10 @@ impl Assembler {
             }
             kind => {
                 let is_call = leaf.exchange.as_ref().is_some_and(|e| e.is_model_call());
+                // Which of the C library's functions it was, is not told.
                 let function = match kind {
-                    LeafKind::ClientRequest => names.send,
-                    LeafKind::ServedRequest => names.recv,
                     LeafKind::TlsRequest | LeafKind::Statement => names.ssl_write,
+                    LeafKind::ClientRequest | LeafKind::ServedRequest => names.nothing,
                 };
                 (if is_call { names.api_call } else { names.http_request }, function, Vec::new())
             }

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::loss::{Counters, CountersAt};
+use super::scrub::scrub;
 use crate::plan::TraceMeta;
 use crate::span::MonoNs;
 
@@ -71,12 +72,15 @@ impl<W: Write> Recorder<W> {
         Ok(Self { to })
     }
 
-    /// Adds one record, as the kernel wrote it.
+    /// Adds one record, as the kernel wrote it, but without credentials in what was captured.
     pub fn record(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() > MAX_RECORD {
             return Err(too_long("record", bytes.len(), MAX_RECORD));
         }
-        self.block(RECORD, bytes)
+        match scrub(bytes) {
+            Some(clean) => self.block(RECORD, &clean),
+            None => self.block(RECORD, bytes),
+        }
     }
 
     /// Adds the counters. Do so every second or so: a recording that is cut off then still says

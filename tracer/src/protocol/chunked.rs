@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(read(&[whole]), (b"Wikipedia ".to_vec(), true, false, whole.len() - 4));
         let single: Vec<&[u8]> = whole.chunks(1).collect();
         assert_eq!(read(&single).0, b"Wikipedia ");
-        assert_eq!(read(&[b"A\r\n0123456789\r\n0\r\n"]).1, false);
+        assert!(!read(&[b"A\r\n0123456789\r\n0\r\n"]).1);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub struct Message<H> {
     bodiless: bool,
     damaged: bool,
     excess: bool,
+    foreign: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl<H> Default for Message<H> {
             bodiless: false,
             damaged: false,
             excess: false,
+            foreign: false,
         }
     }
 }
@@ -77,6 +79,11 @@ impl<H: Head> Message<H> {
     /// It is no message of HTTP/1, or where it ends cannot be told.
     pub const fn is_opaque(&self) -> bool {
         matches!(self.state, State::Opaque)
+    }
+
+    /// What stands where its head should be is none.
+    pub const fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Its end was told by its head, and has not come.
@@ -194,7 +201,12 @@ impl<H: Head> Message<H> {
                 bytes.get(len.saturating_sub(before)..)
             }
             Parsed::Partial if bytes.len() < room => None,
-            Parsed::Partial | Parsed::Bad => {
+            Parsed::Partial => {
+                self.give_up();
+                None
+            }
+            Parsed::Bad => {
+                self.foreign = true;
                 self.give_up();
                 None
             }
@@ -334,7 +346,8 @@ mod tests {
 
     #[test]
     fn what_is_not_http_is_left_alone() {
-        assert!(read(&[b"\0\0\x12\x04\0\0\0\0\0", b"0\r\n\r\n"], 512).0.is_opaque());
+        let (message, ..) = read(&[b"\0\0\x12\x04\0\0\0\0\0", b"0\r\n\r\n"], 512);
+        assert!(message.is_opaque() && message.is_foreign());
         assert!(read(&[&[b'H'; 500][..]; 50], 512).0.is_opaque());
         let (message, body, complete) = read(&[b"HTTP/1.1 200 OK\r\n\r\nuntil close"], 512);
         assert_eq!((body.as_slice(), complete), (&b"until close"[..], None));

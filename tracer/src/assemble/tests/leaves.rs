@@ -94,8 +94,8 @@ fn a_request_ends_when_its_response_is_complete() {
     assert_snapshot!(scene.draw(), @r"
     vague 1..13 running
       api_call 2..5 error
-    http_request 8..11 returned orphan=unlinked
     http_request 12..13 running
+    not_http=1
     ");
 }
 
