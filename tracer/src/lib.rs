@@ -16,6 +16,7 @@ pub mod events;
 pub mod export;
 pub mod pipeline;
 pub mod plan;
+pub mod protocol;
 pub mod semantics;
 pub mod session;
 pub mod span;

@@ -16,6 +16,7 @@ use crate::attach::{AttachError, AttachOptions, AttachedProbes, Mechanism};
 use crate::events::{Counters, Recorder, StopReason};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::{self, Coverage, Finding, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
+use crate::semantics;
 use crate::span::{ClockAnchor, MonoNs};
 use crate::target::{Analysis, Cost, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot};
 
@@ -105,6 +106,8 @@ pub struct Summary {
     pub counters: Counters,
     /// The assembler's.
     pub spans: Stats,
+    /// What could not be said about spans, and why.
+    pub semantics: semantics::Stats,
     /// Records that were malformed.
     pub malformed: u64,
     /// Why it ended.
@@ -127,7 +130,8 @@ impl Summary {
 /// Everything lost, by name; empty when nothing was.
 pub fn losses(counters: &Counters, spans: &Stats, malformed: u64) -> Vec<(String, u64)> {
     let kernel = counters.losses().map(|(counter, n)| (counter.name().to_owned(), n));
-    let ours = spans.drops.iter().filter(|&(_, n)| n != 0);
+    // What is no request is no span that was lost.
+    let ours = spans.drops.iter().filter(|&(name, n)| n != 0 && name != "not_http");
     let mut all: Vec<_> = kernel.chain(ours.map(|(name, n)| (name.to_owned(), n))).collect();
     if malformed != 0 {
         all.push(("malformed_records".to_owned(), malformed));
@@ -192,11 +196,17 @@ impl Batch {
 
 /// Makes the plan for a process, touching nothing.
 pub fn plan_for(target: &Target, profile: &Profile) -> ProbePlan {
-    plan_images(&target.exe, target.libssl.as_deref(), profile)
+    plan_images(&target.exe, target.libssl.as_deref(), target.libc.as_deref(), profile)
 }
 
-/// Makes the plan for an executable and the OpenSSL that it uses, where that is a library.
-pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> ProbePlan {
+/// Makes the plan for an executable, and the OpenSSL and C library that it uses, where these are
+/// libraries.
+pub fn plan_images(
+    exe: &Image,
+    libssl: Option<&Image>,
+    libc: Option<&Image>,
+    profile: &Profile,
+) -> ProbePlan {
     let analysis = Analysis::new(exe);
     let findings = find(&analysis, profile);
     let tls = match libssl {
@@ -204,6 +214,8 @@ pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> Pr
         // Linked in statically, if at all.
         None => (exe.info().clone(), analysis.tls_landmarks()),
     };
+    let libc = libc.unwrap_or(exe);
+    let sockets = (libc.info().clone(), libc.socket_landmarks());
     plan::build(Inputs {
         profile,
         executable: exe.info().clone(),
@@ -211,6 +223,7 @@ pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> Pr
         inlined: &analysis.inlined(),
         landmarks: &analysis.landmarks(),
         tls: Some((tls.0, &tls.1)),
+        sockets: Some((sockets.0, &sockets.1)),
     })
 }
 
@@ -240,11 +253,11 @@ fn find(analysis: &Analysis<'_>, profile: &Profile) -> Vec<(usize, Finding)> {
     found
 }
 
-/// The OpenSSL library that a program started now would load, if it needs one: what `run` goes
-/// by, before there are mappings to look at.
-fn needed_libssl(exe: &Image) -> Option<Image> {
+/// The library of this name that a program started now would load, if it needs one: what `run`
+/// goes by, before there are mappings to look at.
+fn needed_library(exe: &Image, prefix: &str) -> Option<Image> {
     let needed = exe.needed_libraries();
-    let name = needed.iter().find(|name| name.starts_with("libssl.so"))?;
+    let name = needed.iter().find(|name| name.starts_with(prefix))?;
     let places =
         ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
     places.iter().find_map(|place| {
@@ -281,8 +294,9 @@ impl Session {
         let began = Instant::now();
         let exe = Image::open(program, program)?;
         exe.require_rust()?;
-        let libssl = needed_libssl(&exe);
-        let plan = plan_images(&exe, libssl.as_ref(), &options.profile);
+        let libssl = needed_library(&exe, "libssl.so");
+        let libc = needed_library(&exe, "libc.so");
+        let plan = plan_images(&exe, libssl.as_ref(), libc.as_ref(), &options.profile);
         let namespace = PidNamespace::of(pid)?;
         Self::begin(pid, options, began, exe.info().clone(), namespace, plan, None)
     }
@@ -480,6 +494,7 @@ impl Session {
             functions_refused,
             counters,
             spans: self.pipeline.stats(),
+            semantics: *self.pipeline.semantics_stats(),
             malformed: self.pipeline.malformed(),
             why,
             traced_ns,

@@ -169,6 +169,8 @@ pub enum Value {
     Int(i64),
     /// Text: bounded, valid UTF-8, free of control characters.
     Str(String),
+    /// Several texts.
+    Texts(Vec<String>),
 }
 
 impl From<&str> for Value {

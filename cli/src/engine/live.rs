@@ -112,7 +112,7 @@ impl Engine for Live {
         let profile = profile(options)?;
         let image = Image::open(file, file).map_err(target_error)?;
         image.require_rust().map_err(target_error)?;
-        let plan = session::plan_images(&image, None, &profile);
+        let plan = session::plan_images(&image, None, None, &profile);
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 
@@ -274,12 +274,17 @@ impl Session for Attached {
             missing: coverage.entries.iter().filter(|e| e.status == EntryStatus::Missing).count()
                 as u64,
             duration_ns: done.traced_ns,
-            ..account(&done.counters, &done.spans, done.malformed)
+            ..account(&done.counters, &done.spans, &done.semantics, done.malformed)
         }
     }
 }
 
-fn account(counters: &Counters, spans: &tracer::assemble::Stats, malformed: u64) -> Summary {
+fn account(
+    counters: &Counters,
+    spans: &tracer::assemble::Stats,
+    semantics: &tracer::semantics::Stats,
+    malformed: u64,
+) -> Summary {
     use tracer_ebpf::counters::Counter;
     let named = |(name, count): (&'static str, u64)| (count != 0).then(|| (name.to_owned(), count));
     Summary {
@@ -289,8 +294,20 @@ fn account(counters: &Counters, spans: &tracer::assemble::Stats, malformed: u64)
         hits: counters.get(Counter::Hits),
         records: counters.get(Counter::Records),
         drops: losses(counters, spans, malformed),
+        unread: unread(counters, semantics),
         ..Summary::default()
     }
+}
+
+/// What could not be said about spans, and bytes that were not looked at on purpose.
+fn unread(counters: &Counters, semantics: &tracer::semantics::Stats) -> Vec<(String, u64)> {
+    use tracer_ebpf::counters::Counter;
+    let said = serde_json::to_value(semantics).ok();
+    let said = said.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
+    let said = said.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
+    let kernel = [Counter::PayloadCut, Counter::NotHttp];
+    let kernel = kernel.map(|counter| (counter.name().to_owned(), counters.get(counter)));
+    said.chain(kernel).filter(|(_, count)| *count != 0).collect()
 }
 
 /// A recording being replayed.
@@ -352,7 +369,12 @@ impl Session for Replayed {
         Summary {
             mechanism: "replay".to_owned(),
             duration_ns: self.last.0.saturating_sub(first.0),
-            ..account(&self.counters, &stats, self.pipeline.malformed())
+            ..account(
+                &self.counters,
+                &stats,
+                self.pipeline.semantics_stats(),
+                self.pipeline.malformed(),
+            )
         }
     }
 }

@@ -103,6 +103,8 @@ pub struct Summary {
     pub records: u64,
     /// Losses by name; zeros included.
     pub drops: Vec<(String, u64)>,
+    /// What could not be said about spans, by reason; zeros left out.
+    pub unread: Vec<(String, u64)>,
     /// Which mechanism attached the probes.
     pub mechanism: String,
     /// Probes in place.

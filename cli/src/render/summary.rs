@@ -123,6 +123,7 @@ struct SummaryLine<'a> {
     hits: u64,
     records: u64,
     drops: serde_json::Map<String, serde_json::Value>,
+    unread: serde_json::Map<String, serde_json::Value>,
     mechanism: &'a str,
     probes: Probes,
     exports: Vec<ExportLine<'a>>,
@@ -176,6 +177,7 @@ pub fn json(account: &Account) -> impl Serialize {
         hits: summary.hits,
         records: summary.records,
         drops: named(&summary.drops),
+        unread: named(&summary.unread),
         mechanism: &summary.mechanism,
         probes: Probes {
             placed: summary.placed,
@@ -204,6 +206,7 @@ mod tests {
                 hits: 5678,
                 records: 2500,
                 drops: named(&[("lost_span_start", 0), ("futures_full", 0)]),
+                unread: Vec::new(),
                 mechanism: "uprobe_multi".to_owned(),
                 placed: 41,
                 inlined: 2,

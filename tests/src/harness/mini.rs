@@ -66,6 +66,7 @@ pub struct Mini {
     pub process: Process,
     gate: PathBuf,
     record: PathBuf,
+    port: u16,
 }
 
 impl Mini {
@@ -106,15 +107,20 @@ impl Mini {
             command.arg("--stay");
         }
         let mut process = Process::start(&mut command, "mini", dir)?;
-        process.wait_until("its port", PATIENCE, |_| {
-            Ok(fs::read_to_string(&port).is_ok_and(|text| !text.trim().is_empty()).then_some(()))
+        let port = process.wait_until("its port", PATIENCE, |_| {
+            Ok(fs::read_to_string(&port).ok().and_then(|text| text.trim().parse().ok()))
         })?;
-        Ok(Self { process, gate, record })
+        Ok(Self { process, gate, record, port })
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The port of its web API, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Lets its agents run.

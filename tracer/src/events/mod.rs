@@ -4,6 +4,7 @@ mod decode;
 mod loss;
 mod record;
 mod replay;
+mod scrub;
 
 pub use decode::{
     Decoder, Event, FnId, KernelId, LeafEnd, LeafLink, LeafStart, Malformed, Payload, SpanEnd,

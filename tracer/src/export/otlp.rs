@@ -6,7 +6,7 @@ use opentelemetry::trace::{
     SpanContext, SpanId as OtelSpanId, SpanKind as OtelKind, Status, TraceFlags,
     TraceId as OtelTraceId, TraceState,
 };
-use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue};
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
     ExporterBuildError, Protocol as OtlpProtocol, RetryPolicy, SpanExporter, WithExportConfig,
@@ -92,6 +92,10 @@ pub(super) fn span_data(
                     Value::Bool(b) => KeyValue::new(key, b),
                     Value::Int(n) => KeyValue::new(key, n),
                     Value::Str(s) => KeyValue::new(key, s),
+                    Value::Texts(all) => {
+                        let all = all.into_iter().map(StringValue::from).collect();
+                        KeyValue::new(key, opentelemetry::Value::Array(Array::String(all)))
+                    }
                 }
             })
             .collect(),

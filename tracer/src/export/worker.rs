@@ -198,6 +198,7 @@ fn estimate(span: &Span) -> usize {
     let text = |value: &Value| match value {
         Value::Bool(_) | Value::Int(_) => 8,
         Value::Str(s) => s.len(),
+        Value::Texts(all) => all.iter().map(|text| text.len() + 4).sum(),
     };
     let own: usize = span.attributes.iter().map(|(key, value)| key.len() + text(value) + 8).sum();
     256 + span.name.len() + span.function.len() + own

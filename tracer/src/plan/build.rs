@@ -9,13 +9,13 @@ use tracer_ebpf::hook::Hook;
 
 use super::pattern::CLOSURE;
 use super::{
-    Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction, LandmarkCoverage, Probe,
-    ProbePlan, ProbedFunction, Profile, RefusedFunction, SpanRule,
+    Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction, LandmarkCoverage, LeafRules,
+    Probe, ProbePlan, ProbedFunction, Profile, RefusedFunction, SpanRule,
 };
 
 use crate::target::{
     Coroutine, Cost, ExitSite, Function, InlinedBody, Landmarks, ModuleInfo, PlainFunction,
-    SelfRegister, Site, TlsLandmarks,
+    SelfRegister, Site, SocketLandmarks, TlsLandmarks,
 };
 
 /// What inspection says of one function that was asked for.
@@ -44,6 +44,8 @@ pub struct Inputs<'a> {
     pub landmarks: &'a Landmarks,
     /// OpenSSL, and the file it is in.
     pub tls: Option<(ModuleInfo, &'a TlsLandmarks)>,
+    /// The C library's functions on sockets, and the file they are in.
+    pub sockets: Option<(ModuleInfo, &'a SocketLandmarks)>,
 }
 
 /// Which functions a profile asks for: pairs of rule and function. The first rule that matches
@@ -61,7 +63,7 @@ pub fn wanted<'f>(profile: &Profile, functions: &'f [Function]) -> Vec<(usize, &
 /// Makes the plan. A function that cannot be probed is reported in the coverage; a plan without
 /// any probe on a function or library is possible and says so there.
 pub fn build(inputs: Inputs<'_>) -> ProbePlan {
-    let Inputs { profile, executable, findings, inlined, landmarks, tls } = inputs;
+    let Inputs { profile, executable, findings, inlined, landmarks, tls, sockets } = inputs;
     let mut plan = Builder {
         modules: vec![executable],
         probes: Vec::new(),
@@ -87,17 +89,24 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     }
 
     let any_async = plan.functions.iter().any(|f| f.is_async);
-    let leaves = profile.leaf.sqlite.is_some() || profile.leaf.tls.is_some();
+    let LeafRules { sqlite, tls: tls_rule, http } = &profile.leaf;
+    let leaves = sqlite.is_some() || tls_rule.is_some() || http.is_some();
     let mut coverage =
         Coverage { tokio_version: landmarks.tokio_version.clone(), entries, landmarks: Vec::new() };
     if any_async || leaves {
         plan.tokio(landmarks, &mut coverage);
     }
-    if let Some(rule) = &profile.leaf.sqlite {
+    if let Some(rule) = sqlite {
         plan.sqlite(landmarks, &rule.name, &mut coverage);
     }
-    if let Some(rule) = &profile.leaf.tls {
-        plan.tls(landmarks, tls, &rule.name, &mut coverage);
+    if let Some(rule) = tls_rule {
+        plan.tls(tls, &rule.name, &mut coverage);
+    }
+    if let Some(rule) = http {
+        plan.sockets(sockets, &rule.name, &mut coverage);
+    }
+    if tls_rule.is_some() || http.is_some() {
+        plan.hyper(landmarks, &mut coverage);
     }
     let Builder { modules, probes, functions, configs, code } = plan;
     let sql_text_offset = landmarks.sql_text_offset;
@@ -346,18 +355,13 @@ impl Builder {
 
     fn tls(
         &mut self,
-        found: &Landmarks,
         tls: Option<(ModuleInfo, &TlsLandmarks)>,
         name: &str,
         coverage: &mut Coverage,
     ) {
         let before = self.probes.len();
         if let Some((module, functions)) = tls {
-            let index = self.modules.iter().position(|m| m.path == module.path);
-            let index = index.unwrap_or_else(|| {
-                self.modules.push(module);
-                self.modules.len() - 1
-            });
+            let index = self.module(module);
             let cookie = |ex: bool| Cookie::new(0, 0).with_arg(u8::from(ex));
             for (site, ex) in &functions.write {
                 self.place(index, site, Hook::TlsWrite, cookie(*ex));
@@ -365,10 +369,16 @@ impl Builder {
             for (site, ex) in &functions.read {
                 self.place(index, site, Hook::TlsRead, cookie(*ex));
             }
-            for (exit, ex) in &functions.read_exits {
-                let flags = if exit.at_ret { Cookie::AT_RET } else { 0 };
-                let cookie = Cookie::new(0, flags).with_arg(u8::from(*ex));
-                self.place(index, &exit.site, Hook::TlsReadExit, cookie);
+            let exits = [
+                (&functions.write_exits, Hook::TlsWriteExit),
+                (&functions.read_exits, Hook::TlsReadExit),
+            ];
+            for (exits, program) in exits {
+                for (exit, ex) in exits {
+                    let flags = if exit.at_ret { Cookie::AT_RET } else { 0 };
+                    let cookie = Cookie::new(0, flags).with_arg(u8::from(*ex));
+                    self.place(index, &exit.site, program, cookie);
+                }
             }
             for site in &functions.free {
                 self.place(index, site, Hook::TlsFree, cookie(false));
@@ -379,6 +389,44 @@ impl Builder {
             self.probes.len() - before,
             "no OpenSSL is mapped: no requests over TLS are shown",
         );
+    }
+
+    fn module(&mut self, module: ModuleInfo) -> usize {
+        let index = self.modules.iter().position(|m| m.path == module.path);
+        index.unwrap_or_else(|| {
+            self.modules.push(module);
+            self.modules.len() - 1
+        })
+    }
+
+    fn sockets(
+        &mut self,
+        sockets: Option<(ModuleInfo, &SocketLandmarks)>,
+        name: &str,
+        coverage: &mut Coverage,
+    ) {
+        let before = self.probes.len();
+        if let Some((module, SocketLandmarks { sent, received, close })) = sockets {
+            let index = self.module(module);
+            for (sites, program) in [(sent, Hook::SocketSent), (received, Hook::SocketReceived)] {
+                for (site, vectors) in sites {
+                    let cookie = Cookie::new(0, 0).with_arg(u8::from(*vectors));
+                    self.place(index, site, program, cookie);
+                }
+            }
+            for site in close {
+                self.place(index, site, Hook::SocketClose, Cookie::new(0, 0));
+            }
+        }
+        coverage.note(
+            &format!("sockets: {name}"),
+            self.probes.len() - before,
+            "where the C library's functions on sockets return cannot be told: requests without \
+             TLS are not shown",
+        );
+    }
+
+    fn hyper(&mut self, found: &Landmarks, coverage: &mut Coverage) {
         let before = self.probes.len();
         self.place_all(&found.http_send, Hook::HttpSend);
         self.place_all(&found.wake, Hook::TaskWake);

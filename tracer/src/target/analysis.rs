@@ -11,8 +11,8 @@ use super::names::dropped_type;
 use super::scan::Scan;
 use super::sites::{entry, exits};
 use super::{
-    Coroutine, Function, Image, InlinedBody, Landmarks, PlainFunction, Site, TlsLandmarks,
-    landmarks, parallel,
+    Coroutine, Function, Image, InlinedBody, Landmarks, PlainFunction, Site, SocketLandmarks,
+    TlsLandmarks, landmarks, parallel,
 };
 
 /// Why a function is not traced as a coroutine.
@@ -164,6 +164,11 @@ impl<'image> Analysis<'image> {
     /// OpenSSL's functions in this image.
     pub fn tls_landmarks(&self) -> TlsLandmarks {
         landmarks::tls(self.image, &self.scan)
+    }
+
+    /// libc's functions on sockets in this image.
+    pub fn socket_landmarks(&self) -> SocketLandmarks {
+        self.image.socket_landmarks()
     }
 
     fn poll(&self, start: u64) -> Result<&Poll, WhyNot> {

@@ -13,7 +13,7 @@ use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, SectionHeader 
 use super::decode::{MAX_INSTRUCTION, decoder, probe_cost};
 use super::relocations::Relocations;
 use super::symbols::Symbols;
-use super::{Function, ModuleInfo, Site, TargetError};
+use super::{Function, ModuleInfo, Site, SocketLandmarks, TargetError, landmarks};
 
 pub(super) type Header = elf::FileHeader64<LittleEndian>;
 pub(super) const LE: LittleEndian = LittleEndian;
@@ -185,6 +185,11 @@ impl Image {
     /// All functions, by symbol, ordered by name.
     pub fn functions(&self) -> &[Function] {
         self.symbols().functions()
+    }
+
+    /// libc's functions on sockets, where they are in this image.
+    pub fn socket_landmarks(&self) -> SocketLandmarks {
+        landmarks::sockets(self)
     }
 
     /// Demangled names of the functions whose code begins at `addr`. More than one: the linker or
