@@ -6,6 +6,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use tracer_ebpf::access;
 use tracer_ebpf::config::{FnConfig, MAX_DEPTH, SelfReg, state};
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
@@ -13,7 +14,7 @@ use tracer_ebpf::event::{EndHow, Header, Kind, ParentSource, SpanEnd, SpanStart,
 
 use crate::drops::{count, emit};
 use crate::thread::{self, Frame, Hit, Thread, frame_flags, kind, read};
-use crate::{maps, task};
+use crate::{fetch, maps, task};
 
 /// A coroutine that has been polled and has not ended.
 #[derive(Clone, Copy)]
@@ -128,6 +129,10 @@ pub fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
         _ if fresh || now_in >= state::SUSPENDED => {
             if !fresh {
                 count(Counter::LateFutures);
+            }
+            if fresh && function.fetch != 0 {
+                // Before the start is told, so that whoever learns of it knows these, too.
+                fetch::all(hit, fn_id, function.fetch, thread.next, access::From::Captured, this);
             }
             begin(hit, thread, known, key, fn_id, this, !fresh)
         }

@@ -9,6 +9,7 @@
 
 mod atomic;
 mod drops;
+mod fetch;
 mod future;
 mod leaf;
 mod maps;

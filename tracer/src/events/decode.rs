@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use tracer_ebpf::event as wire;
 use wire::{EndHow, Kind, LeafKind, ParentSource, PayloadKind, Wire, flags};
 
+use super::Argument;
 use crate::span::MonoNs;
 
 /// A span's or leaf's id, given by the kernel side: unique for the life of a trace.
@@ -184,6 +185,8 @@ pub enum Event<'a> {
     LeafEnd(LeafEnd),
     /// Bytes of a leaf.
     Payload(Payload<'a>),
+    /// A value of a span.
+    Argument(Argument<'a>),
 }
 
 /// Why a record is none.
@@ -299,6 +302,9 @@ impl<'a> Event<'a> {
                 let bytes = &bytes[from..from + captured];
                 Self::Payload(Payload { at, id, key, what, len, bytes, tail })
             }
+            Kind::Argument | Kind::LongArgument => {
+                Self::Argument(Argument::decode(bytes, kind, (at, id, FnId(fn_id)))?)
+            }
         })
     }
 
@@ -312,11 +318,12 @@ impl<'a> Event<'a> {
             Self::LeafLink(e) => e.at,
             Self::LeafEnd(e) => e.at,
             Self::Payload(e) => e.at,
+            Self::Argument(e) => e.at,
         }
     }
 }
 
-fn exact<T: Wire>(bytes: &[u8], kind: Kind) -> Result<T, Malformed> {
+pub(super) fn exact<T: Wire>(bytes: &[u8], kind: Kind) -> Result<T, Malformed> {
     let wrong = Malformed::Length { kind, len: bytes.len(), expected: size_of::<T>() };
     if bytes.len() != size_of::<T>() {
         return Err(wrong);
