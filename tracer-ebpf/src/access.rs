@@ -53,7 +53,7 @@ pub enum Take {
 /// From where a fetch sets out, and when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum From {
+pub enum Origin {
     /// The coroutine, before it runs for the first time.
     Captured = 0,
     /// The memory that the result is returned through, when it has ended.
@@ -78,7 +78,7 @@ pub struct Fetch {
     pub steps_len: u8,
     /// [`Take`] as a number.
     pub take: u8,
-    /// [`From`] as a number.
+    /// [`Origin`] as a number.
     pub from: u8,
     /// Comes back with the value, so that user space knows what it is.
     pub slot: u8,

@@ -3,36 +3,49 @@
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
-use tracer_ebpf::access::{Fetch, From, MAX_FETCHES, MAX_PER_FUNCTION, MAX_STEPS, Op, Step, Take};
+use tracer_ebpf::access::{
+    Fetch, MAX_FETCHES, MAX_PER_FUNCTION, MAX_STEPS, Op, Origin, Step, Take,
+};
+use tracer_ebpf::config::FnConfig;
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{Argument, Header, Kind, LongArgument, flags};
 
 use crate::drops::{count, emit_with};
-use crate::thread::{Hit, read};
+use crate::hit::{Moment, read};
 
 #[map]
 static FETCHES: Array<Fetch> = Array::with_max_entries(MAX_FETCHES, 0);
 
-/// Fetches for span `id` of function `fn_id` all that sets out `from` there. `first` is the
-/// function's [`tracer_ebpf::config::FnConfig::fetch`].
+/// Fetches for span `id` all that its function's plan takes `from` there.
 #[inline(always)]
-pub fn all(hit: &Hit, fn_id: u16, first: u16, id: u64, from: From, base: u64) {
-    let mut next = first;
+pub fn all(at: &Moment, fn_id: u16, function: &FnConfig, from: Origin, id: u64, base: u64) {
+    let which = u64::from(function.fetch) | u64::from(fn_id) << 16 | (from as u64) << 32;
+    fetch_values(which, u64::from(at.tid), at.now, id, base);
+}
+
+/// The same for the verifier, which checks a global function once on its own: see
+/// [`crate::heal`]. `which`: first fetch, function, [`Origin`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn fetch_values(which: u64, tid: u64, now: u64, id: u64, base: u64) -> u64 {
+    let at = Moment { tid: tid as u32, now };
+    let mut next = which as u16;
     for _ in 0..MAX_PER_FUNCTION {
         if next == 0 {
-            return;
+            return 0;
         }
-        let Some(fetch) = FETCHES.get(u32::from(next)) else { return };
-        if fetch.from == from as u8 {
+        let Some(fetch) = FETCHES.get(u32::from(next)) else { return 0 };
+        if fetch.from == (which >> 32) as u8 {
             // A value that is not there is an attribute that is not there.
-            let _: Option<()> = one(hit, fn_id, id, base, fetch);
+            let _: Option<()> = one(&at, (which >> 16) as u16, id, base, fetch);
         }
         next = fetch.next;
     }
+    0
 }
 
 #[inline(always)]
-fn one(hit: &Hit, fn_id: u16, id: u64, base: u64, fetch: &Fetch) -> Option<()> {
+fn one(now: &Moment, fn_id: u16, id: u64, base: u64, fetch: &Fetch) -> Option<()> {
     let mut at = base;
     for index in 0..MAX_STEPS {
         if index >= usize::from(fetch.steps_len) {
@@ -45,9 +58,9 @@ fn one(hit: &Hit, fn_id: u16, id: u64, base: u64, fetch: &Fetch) -> Option<()> {
     if fetch.take == Take::Slice as u8 {
         let start = read::<u64>(offset)?;
         let len = read::<u64>(at + u64::from(fetch.len_offset))?;
-        send(hit, fn_id, id, fetch.slot, start, len, if len > most { most } else { len });
+        send(now, fn_id, id, fetch.slot, start, len, if len > most { most } else { len });
     } else {
-        send(hit, fn_id, id, fetch.slot, offset, most, most);
+        send(now, fn_id, id, fetch.slot, offset, most, most);
     }
     Some(())
 }
@@ -70,7 +83,7 @@ fn step(at: u64, step: &Step) -> Option<u64> {
 }
 
 macro_rules! send {
-    ($record:ident, $hit:expr, $fn_id:expr, $id:expr, $slot:expr, $at:expr, $len:expr, $wanted:expr) => {
+    ($record:ident, $now:expr, $fn_id:expr, $id:expr, $slot:expr, $at:expr, $len:expr, $wanted:expr) => {
         emit_with::<$record>(Counter::LostPayload, |record| {
             let wanted = if $wanted > $record::CAPACITY as u64 {
                 $record::CAPACITY as u32
@@ -84,8 +97,8 @@ macro_rules! send {
                     kind: Kind::$record as u8,
                     flags,
                     fn_id: $fn_id,
-                    tid: $hit.tid,
-                    ts: $hit.now,
+                    tid: $now.tid,
+                    ts: $now.now,
                     id: $id,
                 };
                 (*record).len = if $len > u64::from(u32::MAX) { u32::MAX } else { $len as u32 };
@@ -111,10 +124,10 @@ macro_rules! send {
 
 /// Sends the first `wanted` of the `len` bytes at `at`.
 #[inline(always)]
-fn send(hit: &Hit, fn_id: u16, id: u64, slot: u8, at: u64, len: u64, wanted: u64) {
+fn send(now: &Moment, fn_id: u16, id: u64, slot: u8, at: u64, len: u64, wanted: u64) {
     if wanted <= Argument::CAPACITY as u64 {
-        send!(Argument, hit, fn_id, id, slot, at, len, wanted);
+        send!(Argument, now, fn_id, id, slot, at, len, wanted);
     } else {
-        send!(LongArgument, hit, fn_id, id, slot, at, len, wanted);
+        send!(LongArgument, now, fn_id, id, slot, at, len, wanted);
     }
 }

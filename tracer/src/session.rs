@@ -1,5 +1,7 @@
 //! One traced process, from its PID to finished spans: the stages joined up.
 
+mod arguments;
+
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::OwnedFd;
@@ -172,6 +174,7 @@ pub fn plan_for(target: &Target, profile: &Profile) -> ProbePlan {
 pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> ProbePlan {
     let analysis = Analysis::new(exe);
     let findings = find(&analysis, profile);
+    let arguments = arguments::find(&analysis, profile, &findings);
     let tls = match libssl {
         Some(image) => (image.info().clone(), Analysis::new(image).tls_landmarks()),
         // Linked in statically, if at all.
@@ -181,6 +184,7 @@ pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> Pr
         profile,
         executable: exe.info().clone(),
         findings,
+        arguments,
         inlined: &analysis.inlined(),
         landmarks: &analysis.landmarks(),
         tls: Some((tls.0, &tls.1)),

@@ -8,14 +8,17 @@ use tracer::assemble::Output;
 use tracer::attach::{self, AttachError, AttachOptions};
 use tracer::events::{Block, Counters, Replay, ReplayError, StopReason};
 use tracer::pipeline::{self, Pipeline};
-use tracer::plan::{self, Coverage, EntryCoverage, ExitKind, Profile, TargetMeta, TraceMeta};
+use tracer::plan::{
+    self, AttributeCoverage, Coverage, EntryCoverage, Evidence, ExitKind, ProbedFunction, Profile,
+    TargetMeta, TraceMeta,
+};
 use tracer::session::{self, SessionError, SessionOptions, Status, losses};
 use tracer::span::{ClockAnchor, MonoNs};
 use tracer::target::{Image, ModuleInfo, Target, TargetError, TargetErrorKind};
 
 use super::{
-    CoverageView, Engine, EngineError, EntryStatus, EntryView, ErrorKind, Feature, FunctionView,
-    InlinedView, Mechanism, Options, PollStatus, Session, Summary,
+    AttributeView, CoverageView, Engine, EngineError, EntryStatus, EntryView, ErrorKind, Feature,
+    FunctionView, InlinedView, Mechanism, Options, PollStatus, Session, Summary,
 };
 
 /// The engine of this build.
@@ -217,7 +220,27 @@ fn entry_view(entry: &EntryCoverage) -> EntryView {
             })
             .collect(),
         reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        attributes: attributes(probed),
     }
+}
+
+/// The attributes of all functions of an entry, each once.
+fn attributes(probed: &[ProbedFunction]) -> Vec<AttributeView> {
+    let mut all: Vec<AttributeView> = Vec::new();
+    for AttributeCoverage { key, path, evidence, detail } in
+        probed.iter().flat_map(|function| &function.attributes)
+    {
+        let from = evidence.map(|evidence| match evidence {
+            Evidence::Debuginfo => "debuginfo".to_owned(),
+            Evidence::Code => "code".to_owned(),
+        });
+        let (key, path, detail) = (key.clone(), path.clone(), detail.clone());
+        let view = AttributeView { key, path, from, detail };
+        if !all.contains(&view) {
+            all.push(view);
+        }
+    }
+    all
 }
 
 /// A live session.

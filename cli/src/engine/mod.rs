@@ -170,6 +170,21 @@ pub struct EntryView {
     pub inlined: Vec<InlinedView>,
     /// Why it is missing, or what is limited.
     pub reason: Option<String>,
+    /// What its spans say of the values that they were given, or why not.
+    pub attributes: Vec<AttributeView>,
+}
+
+/// One attribute of an entry's spans.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttributeView {
+    /// Key.
+    pub key: String,
+    /// The value's path in the profile.
+    pub path: String,
+    /// `debuginfo` or `code`; `None`: not to be had.
+    pub from: Option<String>,
+    /// The value's type, or why it is not to be had.
+    pub detail: String,
 }
 
 /// What can be seen of a target, and how.

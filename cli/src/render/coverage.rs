@@ -2,7 +2,7 @@
 
 use super::style::{Role, Style};
 use super::text;
-use crate::engine::{CoverageView, EntryStatus, EntryView};
+use crate::engine::{AttributeView, CoverageView, EntryStatus, EntryView};
 
 /// Functions listed for one entry; `--json` has them all.
 const MAX_LISTED: usize = 12;
@@ -65,7 +65,7 @@ fn totals(coverage: &CoverageView) -> String {
 }
 
 fn entry(entry: &EntryView, style: Style, out: &mut Vec<String>) {
-    let EntryView { span, pattern, status, functions, inlined, reason } = entry;
+    let EntryView { span, pattern, status, functions, inlined, reason, attributes } = entry;
     let (role, mark, word) = match status {
         EntryStatus::Probed => (Role::Good, "✓", "probed"),
         EntryStatus::Partly => (Role::Warning, "◐", "partly probed"),
@@ -94,6 +94,20 @@ fn entry(entry: &EntryView, style: Style, out: &mut Vec<String>) {
         out.push(format!("      {}  {detail}", text::sanitise(&function.name)));
     }
     more(functions.len(), style, out);
+    for AttributeView { key, path, from, detail } in attributes {
+        let (key, path) = (text::sanitise(key), text::sanitise(path));
+        let detail = text::sanitise(detail);
+        out.push(match from {
+            Some(from) => {
+                let from = style.paint(Role::Dim, &format!("{path}: {detail}, from {from}"));
+                format!("      {} {key}  {from}", style.paint(Role::Good, "✓"))
+            }
+            None => {
+                let why = style.paint(Role::Dim, &format!("{path}: not available: {detail}"));
+                format!("      {} {key}  {why}", style.paint(Role::Warning, "–"))
+            }
+        });
+    }
     for body in inlined.iter().take(MAX_LISTED) {
         let inside =
             style.paint(Role::Dim, &format!("inlined into {}", text::sanitise(&body.inside)));
@@ -123,6 +137,7 @@ mod tests {
             functions: vec![],
             inlined: vec![],
             reason: None,
+            attributes: vec![],
         };
         let mut agent = entry("agent_execution", "AgentLoop::run", EntryStatus::Probed);
         agent.functions.push(FunctionView {
@@ -132,6 +147,14 @@ mod tests {
             exit_kind: "caller".to_owned(),
             cost: "emulated".to_owned(),
         });
+        let attribute = |key: &str, from: Option<&str>, detail: &str| AttributeView {
+            key: key.to_owned(),
+            path: format!("agent.{key}"),
+            from: from.map(str::to_owned),
+            detail: detail.to_owned(),
+        };
+        agent.attributes.push(attribute("id", Some("debuginfo"), "Uuid"));
+        agent.attributes.push(attribute("kind", None, "no debuginfo"));
         let mut api = entry("api_call", "create_message", EntryStatus::Inlined);
         api.inlined.push(InlinedView {
             file: "src/client.rs".to_owned(),
@@ -158,6 +181,8 @@ mod tests {
 Spans
   ✓ agent_execution  AgentLoop::run  probed
       a::AgentLoop::run  1 entry, 2 exits at callers, cheap
+      ✓ id  agent.id: Uuid, from debuginfo
+      – kind  agent.kind: not available: no debuginfo
   ◌ api_call  create_message  inlined
       src/client.rs:88  inlined into a::AgentLoop::run
   – http_request  handlers::*  missing: no function matches

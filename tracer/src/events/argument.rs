@@ -1,7 +1,7 @@
 //! Values fetched for a span: one typed event, whatever the size of its record.
 
 use tracer_ebpf::event as wire;
-use wire::{Kind, Wire};
+use wire::Kind;
 
 use super::decode::{FnId, KernelId, Malformed, Stamp, exact};
 
@@ -52,6 +52,8 @@ impl<'a> Argument<'a> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_ebpf::event::Wire as _;
+
     use super::*;
     use crate::events::Event;
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::AttributeCoverage;
 use crate::target::SourceLocation;
 
 /// How a function's exits are seen.
@@ -31,6 +32,9 @@ pub struct ProbedFunction {
     pub cheap_exits: usize,
     /// How its exits are seen.
     pub exit_kind: ExitKind,
+    /// What its spans say of the values that it is given.
+    #[serde(default)]
+    pub attributes: Vec<AttributeCoverage>,
 }
 
 /// A function that matched and cannot be probed.

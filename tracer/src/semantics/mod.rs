@@ -4,6 +4,7 @@
 //! open; they are kept, bounded, until the span ends, and are then turned into attributes. What is
 //! not certain is left out.
 
+mod args;
 mod captured;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::assemble::Ids;
 use crate::events::Event;
 use crate::plan::TraceMeta;
 use crate::span::Span;
+use args::Arguments;
 use captured::CapturedBySpan;
 
 /// What spans may say about themselves.
@@ -25,6 +27,10 @@ pub struct Options {}
 pub struct Stats {
     /// Spans whose captured bytes were given up to make room.
     pub captures_evicted: u64,
+    /// Values that were fetched and read as nothing that the attribute can be.
+    pub arguments_implausible: u64,
+    /// Attributes left out because several values may be meant.
+    pub arguments_ambiguous: u64,
 }
 
 /// Fills in what spans say about themselves. Pure: the same events give the same attributes.
@@ -32,8 +38,8 @@ pub struct Stats {
 pub struct Semantics {
     ids: Ids,
     captured: CapturedBySpan,
+    arguments: Arguments,
     stats: Stats,
-    #[expect(dead_code, reason = "attributes by profile need it")]
     meta: Arc<TraceMeta>,
 }
 
@@ -41,22 +47,33 @@ impl Semantics {
     /// For one trace.
     pub fn new(meta: Arc<TraceMeta>, _options: &Options) -> Self {
         let ids = Ids::new(&meta.seed);
-        Self { ids, captured: CapturedBySpan::default(), stats: Stats::default(), meta }
+        let (captured, arguments) = (CapturedBySpan::default(), Arguments::default());
+        Self { ids, captured, arguments, stats: Stats::default(), meta }
     }
 
     /// Keeps what an event says of a span, until that span ends.
     pub fn observe(&mut self, event: &Event<'_>) {
-        if let Event::Payload(payload) = event {
-            self.captured.add(self.ids.span(payload.id), payload, &mut self.stats);
+        match event {
+            Event::Payload(payload) => {
+                self.captured.add(self.ids.span(payload.id), payload, &mut self.stats);
+            }
+            Event::Argument(argument) => {
+                self.arguments.add(self.ids.span(argument.id), argument, &self.meta);
+            }
+            _ => {}
         }
     }
 
     /// A span begins: what is known by now.
-    pub fn started(&mut self, _span: &mut Span) {}
+    pub fn started(&mut self, span: &mut Span) {
+        self.arguments.describe(span);
+    }
 
     /// A span has ended: everything it says about itself.
     pub fn ended(&mut self, span: &mut Span) {
         let _captured = self.captured.take(span.span_id);
+        self.arguments.describe(span);
+        self.arguments.forget(span.span_id, &mut self.stats);
     }
 
     /// What could not be said so far.

@@ -12,7 +12,7 @@ use super::scan::Scan;
 use super::sites::{entry, exits};
 use super::{
     Coroutine, Function, Image, InlinedBody, Landmarks, PlainFunction, Site, TlsLandmarks,
-    landmarks, parallel,
+    Undescribed, landmarks, parallel,
 };
 
 /// Why a function is not traced as a coroutine.
@@ -164,6 +164,11 @@ impl<'image> Analysis<'image> {
     /// OpenSSL's functions in this image.
     pub fn tls_landmarks(&self) -> TlsLandmarks {
         landmarks::tls(self.image, &self.scan)
+    }
+
+    /// What the code of a coroutine says of its captured arguments.
+    pub fn undescribed(&self, coroutine: &Coroutine) -> Undescribed<'_> {
+        Undescribed::new(self.image, &self.scan, coroutine)
     }
 
     fn poll(&self, start: u64) -> Result<&Poll, WhyNot> {

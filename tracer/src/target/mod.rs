@@ -10,6 +10,7 @@
 //! input ends in a [`TargetError`].
 
 mod analysis;
+mod arguments;
 mod coroutine;
 mod decode;
 mod dispatch;
@@ -29,6 +30,7 @@ mod task_poll;
 mod types;
 
 pub use analysis::{Analysis, WhyNot};
+pub use arguments::{Access, AccessStep, FoundArgument, Place, Shape, Undescribed, WantedArgument};
 pub use decode::probe_cost;
 pub use error::{TargetError, TargetErrorKind};
 pub use image::Image;
