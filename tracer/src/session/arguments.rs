@@ -1,7 +1,9 @@
 //! Where the values are that a profile wants of the functions that were found.
 
-use crate::plan::{ArgumentFinding, Evidence, Finding, Profile};
-use crate::target::Analysis;
+use std::cell::OnceCell;
+
+use crate::plan::{ArgumentFinding, AttributeRule, Evidence, Finding, Profile};
+use crate::target::{Analysis, DebugInfo};
 
 /// For each finding, what was found of the attributes that its rule asks for.
 pub(super) fn find(
@@ -9,6 +11,9 @@ pub(super) fn find(
     profile: &Profile,
     findings: &[(usize, Finding)],
 ) -> Vec<Vec<ArgumentFinding>> {
+    // What the program itself says of its types.
+    let described = analysis.image().debuginfo();
+    let reader = described.as_ref().ok().map(DebugInfo::reader);
     let of = |(rule, finding): &(usize, Finding)| {
         let Some(rule) = profile.spans.get(*rule).filter(|rule| !rule.attributes.is_empty()) else {
             return Vec::new();
@@ -16,11 +21,32 @@ pub(super) fn find(
         let Finding::Coroutine(coroutine) = finding else {
             return Vec::new();
         };
-        let code = analysis.undescribed(coroutine);
-        let attributes = rule.attributes.iter().map(|(key, rule)| {
-            let found = code.find(&rule.wanted()).map(|found| (found, Evidence::Code));
-            ArgumentFinding { key: key.clone(), found }
+        let wanted: Vec<_> = rule.attributes.values().map(AttributeRule::wanted).collect();
+        let addrs: Vec<_> = coroutine.function.copies.iter().map(|(addr, _)| *addr).collect();
+        let named = match &reader {
+            Some(reader) => reader.find(coroutine, &addrs, &wanted),
+            None => vec![Err(described.as_ref().err().cloned().unwrap_or_default()); wanted.len()],
+        };
+        let code = OnceCell::new();
+        let found = wanted.iter().zip(named).map(|(wanted, named)| match named {
+            Ok(found) => Ok((found, Evidence::Debuginfo)),
+            Err(why) => {
+                let code = code.get_or_init(|| analysis.undescribed(coroutine));
+                let found = code.find(wanted).map(|mut found| {
+                    if reader.is_some() {
+                        // Else nobody asks.
+                        found.r#type.push_str(&format!(" ({why})"));
+                    }
+                    (found, Evidence::Code)
+                });
+                found.map_err(|no_code| format!("{why}; {no_code}"))
+            }
         });
+        let attributes = rule
+            .attributes
+            .keys()
+            .zip(found)
+            .map(|(key, found)| ArgumentFinding { key: key.clone(), found });
         attributes.collect()
     };
     findings.iter().map(of).collect()

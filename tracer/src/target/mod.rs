@@ -12,6 +12,7 @@
 mod analysis;
 mod arguments;
 mod coroutine;
+mod debuginfo;
 mod decode;
 mod dispatch;
 mod error;
@@ -31,6 +32,7 @@ mod types;
 
 pub use analysis::{Analysis, WhyNot};
 pub use arguments::{Access, AccessStep, FoundArgument, Place, Shape, Undescribed, WantedArgument};
+pub use debuginfo::{DebugInfo, Reader as DebugInfoReader};
 pub use decode::probe_cost;
 pub use error::{TargetError, TargetErrorKind};
 pub use image::Image;

@@ -17,7 +17,7 @@ use super::{Access, AccessStep, FoundArgument, Place, Shape, WantedArgument};
 /// Longest text that is taken for one.
 const MAX_TEXT: u64 = 64;
 /// Most pairs of words that may be a `&str`.
-const MAX_PAIRS: usize = 3;
+const MAX_PAIRS: usize = 6;
 
 /// What the code of one coroutine says of its arguments.
 pub struct Undescribed<'image> {
@@ -56,15 +56,15 @@ impl<'image> Undescribed<'image> {
     /// A reason, for a person.
     pub fn find(&self, wanted: &WantedArgument<'_>) -> Result<FoundArgument, String> {
         let Some(r#type) = wanted.r#type else {
-            return Err("no debuginfo, and the profile does not give its `type`".to_owned());
+            return Err("the profile does not give its `type`".to_owned());
         };
         if self.zero.captured.is_empty() {
-            return Err("no debuginfo, and the code shows no captured argument".to_owned());
+            return Err("the code shows no captured argument".to_owned());
         }
         let accesses = if r#type == "str" { self.texts() } else { self.formatted(r#type)? };
         if accesses.is_empty() {
             return Err(format!(
-                "no debuginfo, and the code shows no captured argument that could be a `{}`",
+                "the code shows no captured argument that could be a `{}`",
                 r#type
             ));
         }
@@ -123,7 +123,7 @@ impl<'image> Undescribed<'image> {
             [place] => place,
             _ => {
                 return Err(format!(
-                    "no debuginfo, and the code formats {} values of type `{}`: which is meant \
+                    "the code formats {} values of type `{}`: which is meant \
                      is not certain",
                     places.len(),
                     r#type
@@ -137,7 +137,7 @@ impl<'image> Undescribed<'image> {
             let names = functions.iter().map(|f| variants::of_debug(self.image, self.scan, *f));
             let Some(names) = names.max_by_key(Vec::len).filter(|names| !names.is_empty()) else {
                 return Err(format!(
-                    "no debuginfo, and the names of `{}`'s variants cannot be read from its Debug",
+                    "the names of `{}`'s variants cannot be read from its Debug",
                     r#type
                 ));
             };

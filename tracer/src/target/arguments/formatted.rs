@@ -10,7 +10,7 @@ use super::super::coroutine::Facts;
 use super::super::decode::{CALLER_SAVED, RSP, direct_target, gpr, stack_slot, stack_store};
 use super::super::sites::{Writes, bit};
 use super::super::{Image, SelfRegister};
-use super::state_zero::{Value, added, function_taken};
+use super::state_zero::{Value, added, function_taken, number_loaded};
 
 /// Words of the stack frame of which half a pair is known.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +85,10 @@ pub(super) fn everywhere(image: &Image, code: &[Instruction], own: SelfRegister)
             }
             _ => None,
         };
+        let loaded = |place: Option<i64>| {
+            let slot = u32::try_from(place?).ok()?;
+            Some(Value::Captured { slot, offset: 0 })
+        };
         let result = if let Some(function) = function_taken(image, instruction) {
             Some(Value::Function(function))
         } else {
@@ -98,16 +102,27 @@ pub(super) fn everywhere(image: &Image, code: &[Instruction], own: SelfRegister)
                         let always = facts.stack_slot(slot).map(Value::Own);
                         always.or_else(|| stack.get(&slot).copied())
                     } else {
-                        place
-                            .and_then(|at| u32::try_from(at).ok())
-                            .map(|slot| Value::Captured { slot, offset: 0 })
+                        loaded(place)
                     }
                 }
                 Code::Lea_r64_m if instruction.memory_index() == Register::None => {
                     let by = instruction.memory_displacement64() as i64;
                     value(instruction.memory_base()).and_then(|value| value.moved(by))
                 }
-                _ => added(instruction).and_then(|by| value(instruction.op0_register())?.moved(by)),
+                Code::Add_r64_rm64 | Code::Add_rm64_r64
+                    if instruction.op0_kind() == OpKind::Register =>
+                {
+                    let other = match instruction.op1_kind() {
+                        OpKind::Register => value(instruction.op1_register()),
+                        _ => loaded(place),
+                    };
+                    let own = value(instruction.op0_register());
+                    own.and_then(|own| other.and_then(|other| own.plus(other)))
+                }
+                _ => number_loaded(instruction).or_else(|| {
+                    let by = added(instruction)?;
+                    value(instruction.op0_register())?.moved(by)
+                }),
             }
         };
         if instruction.code() == Code::Lea_r64_m
@@ -150,7 +165,8 @@ pub(super) fn everywhere(image: &Image, code: &[Instruction], own: SelfRegister)
                 pairs.clear();
             }
         }
-        if written & bit(RSP) != 0 {
+        let calls = [FlowControl::Call, FlowControl::IndirectCall];
+        if written & bit(RSP) != 0 && !calls.contains(&instruction.flow_control()) {
             stack.clear();
             pairs.clear();
         }

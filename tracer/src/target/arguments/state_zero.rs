@@ -37,6 +37,8 @@ pub(super) enum Value {
     },
     /// The address of a function.
     Function(u64),
+    /// A small number, to be added to an address.
+    Number(i64),
 }
 
 /// What is found.
@@ -219,11 +221,10 @@ impl Way {
                 self.store(at, instruction.memory_size().size() as i64, value, found);
             }
         }
-        match instruction.flow_control() {
-            FlowControl::Call | FlowControl::IndirectCall => self.call(),
-            _ => {}
-        }
-        if written & bit(RSP) != 0 {
+        // A call leaves the stack pointer as it was.
+        if matches!(instruction.flow_control(), FlowControl::Call | FlowControl::IndirectCall) {
+            self.call();
+        } else if written & bit(RSP) != 0 {
             self.stack.clear();
             self.pairs.clear();
         }
@@ -279,13 +280,21 @@ impl Way {
                 let by = instruction.memory_displacement64() as i64;
                 self.value(instruction.memory_base())?.moved(by)
             }
-            _ => self.value_added(instruction),
+            Code::Add_r64_rm64 | Code::Add_rm64_r64
+                if instruction.op0_kind() == OpKind::Register =>
+            {
+                let value = self.value(instruction.op0_register())?;
+                let other = match instruction.op1_kind() {
+                    OpKind::Register => self.value(instruction.op1_register())?,
+                    _ => self.load(self.own_place(instruction)?, found)?,
+                };
+                value.plus(other)
+            }
+            _ => match number_loaded(instruction) {
+                None => self.value(instruction.op0_register())?.moved(added(instruction)?),
+                number => number,
+            },
         }
-    }
-
-    fn value_added(&self, instruction: &Instruction) -> Option<Value> {
-        let value = added(instruction)?;
-        self.value(instruction.op0_register())?.moved(value)
     }
 
     /// Follows words that are moved two at a time.
@@ -330,8 +339,28 @@ impl Value {
             Self::Captured { slot, offset } => {
                 Some(Self::Captured { slot, offset: offset.wrapping_add(by) })
             }
+            Self::Number(number) => Some(Self::Number(number.wrapping_add(by))),
             Self::Function(_) => None,
         }
+    }
+
+    /// The sum of two values, where that is an address that matters.
+    pub(super) fn plus(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (value, Self::Number(by)) | (Self::Number(by), value) => value.moved(by),
+            _ => None,
+        }
+    }
+}
+
+/// The number that an instruction puts into a register.
+pub(super) fn number_loaded(instruction: &Instruction) -> Option<Value> {
+    match instruction.code() {
+        Code::Mov_r32_imm32 => Some(Value::Number(i64::from(instruction.immediate32()))),
+        Code::Mov_rm64_imm32 if instruction.op0_kind() == OpKind::Register => {
+            Some(Value::Number(instruction.immediate32to64()))
+        }
+        _ => None,
     }
 }
 
