@@ -9,3 +9,4 @@ pub mod config;
 pub mod cookie;
 pub mod counters;
 pub mod event;
+pub mod hook;
