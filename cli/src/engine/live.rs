@@ -14,7 +14,9 @@ use tracer::plan::{
 };
 use tracer::session::{self, SessionError, SessionOptions, Status, losses};
 use tracer::span::{ClockAnchor, MonoNs};
-use tracer::target::{Image, ModuleInfo, Target, TargetError, TargetErrorKind};
+use tracer::target::{
+    DebugInfoNote, DebugInfoOptions, Image, ModuleInfo, Target, TargetError, TargetErrorKind,
+};
 
 use super::{
     AttributeView, CoverageView, Engine, EngineError, EntryStatus, EntryView, ErrorKind, Feature,
@@ -68,10 +70,16 @@ fn profile(options: &Options) -> Result<Profile, EngineError> {
     Ok(profile)
 }
 
+/// Where to look for debuginfo.
+fn debuginfo(options: &Options) -> DebugInfoOptions {
+    DebugInfoOptions { paths: options.debuginfo.clone() }
+}
+
 fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
     let defaults = AttachOptions::default();
     Ok(SessionOptions {
         profile: profile(options)?,
+        debuginfo: debuginfo(options),
         attach: AttachOptions {
             mechanism: match options.mechanism {
                 Mechanism::Auto => attach::Mechanism::Auto,
@@ -107,7 +115,7 @@ impl Engine for Live {
         let profile = profile(options)?;
         let target = Target::open(pid).map_err(target_error)?;
         target.exe.require_rust().map_err(target_error)?;
-        let plan = session::plan_for(&target, &profile);
+        let plan = session::plan_for(&target, &profile, &debuginfo(options));
         Ok(coverage_view(target.exe.info(), &plan.coverage))
     }
 
@@ -115,7 +123,8 @@ impl Engine for Live {
         let profile = profile(options)?;
         let image = Image::open(file, file).map_err(target_error)?;
         image.require_rust().map_err(target_error)?;
-        let plan = session::plan_images(&image, None, &profile);
+        let plan =
+            session::plan_images(&image, None, &profile, Path::new("/"), &debuginfo(options));
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 
@@ -170,6 +179,11 @@ fn coverage_view(info: &ModuleInfo, coverage: &Coverage) -> CoverageView {
         build_id: info.build_id.clone(),
         tokio_version: coverage.tokio_version.clone(),
         entries: coverage.entries.iter().map(entry_view).collect(),
+        debuginfo: coverage
+            .debuginfo
+            .iter()
+            .map(|DebugInfoNote { path, used, note }| (path.clone(), *used, note.clone()))
+            .collect(),
         landmarks: coverage
             .landmarks
             .iter()

@@ -32,6 +32,8 @@ pub struct Options {
     pub profile: Option<PathBuf>,
     /// Functions to trace beside the profile's.
     pub functions: Vec<String>,
+    /// Files or folders with debuginfo of the target.
+    pub debuginfo: Vec<PathBuf>,
     /// How probes are attached.
     pub mechanism: Mechanism,
     /// Size of the ring buffer; `None`: the library's default.
@@ -198,6 +200,8 @@ pub struct CoverageView {
     pub tokio_version: Option<String>,
     /// Per entry of the profile.
     pub entries: Vec<EntryView>,
+    /// Files that may be debuginfo: which, whether it is used, how or why not.
+    pub debuginfo: Vec<(PathBuf, bool, String)>,
     /// Functions of the runtime and of libraries that are followed: name, how many, remark.
     pub landmarks: Vec<(String, u64, Option<String>)>,
 }

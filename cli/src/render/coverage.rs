@@ -9,13 +9,20 @@ const MAX_LISTED: usize = 12;
 
 /// The report of `inspect`.
 pub fn lines(coverage: &CoverageView, style: Style) -> Vec<String> {
-    let CoverageView { executable, build_id, tokio_version, entries, landmarks } = coverage;
+    let CoverageView { executable, build_id, tokio_version, entries, debuginfo, landmarks } =
+        coverage;
     let executable = executable.to_string_lossy();
     let mut out = vec![style.paint(Role::Strong, &text::sanitise(&executable))];
     let unknown = || "none".to_owned();
     out.push(format!("  build-id  {}", build_id.clone().unwrap_or_else(unknown)));
     let tokio = tokio_version.as_deref().map_or_else(|| "not found".into(), text::sanitise);
     out.push(format!("  tokio     {tokio}"));
+    for (path, used, note) in debuginfo {
+        let (role, mark) = if *used { (Role::Good, "✓") } else { (Role::Warning, "–") };
+        let path = path.to_string_lossy();
+        let (path, note) = (text::sanitise(&path), text::sanitise(note));
+        out.push(format!("  debuginfo {} {path}: {note}", style.paint(role, mark)));
+    }
     out.push(String::new());
     out.push(style.paint(Role::Strong, "Spans"));
     for one in entries {
@@ -168,6 +175,7 @@ mod tests {
             build_id: Some("abc".to_owned()),
             tokio_version: None,
             entries: vec![agent, api, http],
+            debuginfo: vec![("/d/x.debug".into(), true, "the same build".to_owned())],
             landmarks: vec![
                 ("task_poll".to_owned(), 51, None),
                 ("SSL_write".to_owned(), 0, Some("no TLS library".to_owned())),
@@ -177,6 +185,7 @@ mod tests {
 /usr/bin/orchestrate
   build-id  abc
   tokio     not found
+  debuginfo ✓ /d/x.debug: the same build
 
 Spans
   ✓ agent_execution  AgentLoop::run  probed

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::AttributeCoverage;
-use crate::target::SourceLocation;
+use crate::target::{DebugInfoNote, SourceLocation};
 
 /// How a function's exits are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +92,9 @@ pub struct Coverage {
     pub entries: Vec<EntryCoverage>,
     /// By library function.
     pub landmarks: Vec<LandmarkCoverage>,
+    /// Files that may be debuginfo, and what became of each.
+    #[serde(default)]
+    pub debuginfo: Vec<DebugInfoNote>,
 }
 
 impl Coverage {

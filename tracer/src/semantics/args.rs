@@ -145,8 +145,9 @@ fn read(meta: &AttributeMeta, bytes: &[u8], len: u32) -> Option<Value> {
         },
         Shape::Unsigned => Value::Int(i64::try_from(number(bytes)?).ok()?),
         Shape::Signed => {
+            let number = number(bytes)?;
             let unused = 64 - 8 * bytes.len() as u32;
-            Value::Int(((number(bytes)? << unused) as i64) >> unused)
+            Value::Int(((number << unused) as i64) >> unused)
         }
         Shape::Variant { names, other } => {
             let discriminant = number(bytes)?;

@@ -238,6 +238,16 @@ impl Image {
         &self.data[..]
     }
 
+    /// The bytes of a section of the file, also of one that is not in memory at run time.
+    pub(super) fn section_data(&self, name: &[u8]) -> Option<&[u8]> {
+        let data = self.data();
+        let table = Header::parse(data).ok()?.sections(LE, data).ok()?;
+        let mut sections = table.iter().take(MAX_SECTIONS);
+        let found =
+            sections.find(|section| table.section_name(LE, section).is_ok_and(|n| n == name))?;
+        found.data(LE, data).ok()
+    }
+
     pub(super) fn sections(&self) -> &[Section] {
         &self.sections
     }

@@ -32,7 +32,10 @@ mod types;
 
 pub use analysis::{Analysis, WhyNot};
 pub use arguments::{Access, AccessStep, FoundArgument, Place, Shape, Undescribed, WantedArgument};
-pub use debuginfo::{DebugInfo, Reader as DebugInfoReader};
+pub use debuginfo::{
+    DebugInfo, DebugInfoNote, DebugInfoOptions, DebugInfoSource, Reader as DebugInfoReader,
+    sources as debuginfo_sources,
+};
 pub use decode::probe_cost;
 pub use error::{TargetError, TargetErrorKind};
 pub use image::Image;

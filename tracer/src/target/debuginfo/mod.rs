@@ -3,8 +3,12 @@
 //!
 //! Every byte is hostile: everything is bounded, by a budget of entries and of time.
 
+mod link;
 mod path;
 mod sections;
+mod sources;
+#[cfg(test)]
+mod tests;
 mod types;
 mod units;
 
@@ -14,8 +18,9 @@ use memmap2::Mmap;
 
 use super::{Coroutine, FoundArgument, StateByte, WantedArgument};
 use sections::Sections;
+pub use sources::{DebugInfoNote, DebugInfoOptions, DebugInfoSource, sources};
 pub(super) use types::{At, Dwarf, Malformed, Node};
-use units::Units;
+use units::{Env, Units};
 
 /// Debuginfo in one ELF file: the program itself, or what was stripped off it.
 #[derive(Debug)]
@@ -44,13 +49,6 @@ impl std::ops::Deref for Source {
             Self::Shared(data) => data,
         }
     }
-}
-
-/// A coroutine whose type is described.
-#[derive(Clone, Copy, Debug)]
-struct Described {
-    /// Its type.
-    env: At,
 }
 
 impl DebugInfo {
@@ -114,17 +112,18 @@ impl Reader<'_> {
         wanted
             .iter()
             .map(|wanted| {
-                let Described { env } = described.clone()?;
+                let env = described.clone()?;
                 path::find(&self.units, env, wanted.path).map_err(|why| why.to_string())
             })
             .collect()
     }
 
-    fn described(&self, addrs: &[u64], state: StateByte) -> Result<Described, String> {
+    /// The coroutine's type.
+    fn described(&self, addrs: &[u64], state: StateByte) -> Result<At, String> {
         let mut why = "the debuginfo does not describe the function".to_owned();
         for addr in addrs {
             match self.units.coroutine(*addr) {
-                Ok(Some((env, (offset, width)))) => {
+                Ok(Some(Env { at, state: (offset, width) })) => {
                     if (offset, width) != (u64::from(state.offset), u64::from(state.width)) {
                         return Err(format!(
                             "the debuginfo describes another build: it has the state at offset \
@@ -132,7 +131,7 @@ impl Reader<'_> {
                             state.offset
                         ));
                     }
-                    return Ok(Described { env });
+                    return Ok(at);
                 }
                 Ok(None) => {}
                 Err(error) => why = error.to_string(),

@@ -53,6 +53,18 @@ impl Sections {
         }
     }
 
+    /// Made up.
+    #[cfg(test)]
+    pub(super) fn of(found: impl IntoIterator<Item = (gimli::SectionId, Range<usize>)>) -> Self {
+        Self { found: found.into_iter().collect() }
+    }
+
+    /// Where a section is.
+    #[cfg(test)]
+    pub(super) fn range(&self, id: gimli::SectionId) -> Option<Range<usize>> {
+        self.found.iter().find(|(other, _)| *other == id).map(|(_, range)| range.clone())
+    }
+
     /// The bytes of a section; none where it is missing.
     pub(super) fn bytes<'data>(&self, data: &'data [u8], id: gimli::SectionId) -> &'data [u8] {
         let found = self.found.iter().find(|(other, _)| *other == id);

@@ -5,6 +5,14 @@ use super::{At, Dwarf, Malformed, Node};
 /// Types between a poll function's parameter and the coroutine: `Pin`, `&mut`.
 const MAX_WRAPPERS: usize = 8;
 
+/// A coroutine's type.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::target) struct Env {
+    pub(super) at: At,
+    /// Offset and width of its state.
+    pub(super) state: (u64, u64),
+}
+
 /// The units of a file.
 pub(in crate::target) struct Units<'data> {
     pub(super) dwarf: Dwarf<'data>,
@@ -17,7 +25,7 @@ impl<'data> Units<'data> {
 
     /// The type of the coroutine that the function at `addr` polls, and where it has its state:
     /// offset and width.
-    pub(super) fn coroutine(&self, addr: u64) -> Result<Option<(At, (u64, u64))>, Malformed> {
+    pub(super) fn coroutine(&self, addr: u64) -> Result<Option<Env>, Malformed> {
         let Some(unit) = self.unit_of(addr)? else { return Ok(None) };
         let Some(function) = self.function(unit, addr)? else { return Ok(None) };
         let mut own = None;
@@ -34,7 +42,9 @@ impl<'data> Units<'data> {
             let node = self.dwarf.node(at)?;
             if let Some(variants) = self.variants(&node)? {
                 let state = variants.discriminant;
-                return Ok(state.filter(|_| node.name.contains("_env#")).map(|s| (at, s)));
+                return Ok(state
+                    .filter(|_| node.name.contains("_env#"))
+                    .map(|state| Env { at, state }));
             }
             let next = match node.tag {
                 gimli::DW_TAG_pointer_type => node.r#type,
