@@ -17,7 +17,7 @@ pub struct Built {
     pub tracer: PathBuf,
     /// Where the workloads are.
     pub workloads: PathBuf,
-    /// Where a miniature orchestrate with debuginfo is.
+    /// Where the same with debuginfo are.
     pub debuginfo: PathBuf,
     /// The eBPF object that the tracer embeds.
     pub object: PathBuf,
@@ -81,18 +81,19 @@ pub fn embed(cargo: &mut std::process::Command, object: Option<&Path>) {
 /// OpenSSL's headers are missing and cannot be installed, or the build failed.
 pub fn workloads() -> Result<PathBuf> {
     sh::say("building the workloads");
-    build_workloads("workloads", "--workspace", &[])
+    build_workloads("workloads", &[])
 }
 
-/// Builds the miniature orchestrate with debuginfo, as a user would who wants to describe a
-/// program that runs without, and returns where it is.
+/// Builds the same with debuginfo, as a user would who wants to describe a program that runs
+/// without, and returns where they are. All of them: with other features of their dependencies,
+/// types are laid out otherwise.
 fn workloads_with_debuginfo() -> Result<PathBuf> {
-    sh::say("building mini-orchestrate with debuginfo");
+    sh::say("building the workloads with debuginfo");
     let debuginfo = ("CARGO_PROFILE_RELEASE_DEBUG", "2");
-    build_workloads("workloads-debuginfo", "--package=mini-orchestrate", &[debuginfo])
+    build_workloads("workloads-debuginfo", &[debuginfo])
 }
 
-fn build_workloads(folder: &str, which: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
+fn build_workloads(folder: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
     host::apt_install(&WORKLOAD_PACKAGES, "build the workloads")?;
     let target_dir = sh::target_dir().join(folder);
     let mut cargo = sh::cargo();
@@ -102,7 +103,7 @@ fn build_workloads(folder: &str, which: &str, environment: &[(&str, &str)]) -> R
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         cargo.env_remove(name);
     }
-    cargo.args(["build", "--release", "--locked", which, "--target-dir"]).arg(&target_dir);
+    cargo.args(["build", "--release", "--locked", "--workspace", "--target-dir"]).arg(&target_dir);
     sh::run(&mut cargo)?;
     Ok(target_dir.join("release"))
 }

@@ -37,9 +37,9 @@ impl Programs {
         Ok(found)
     }
 
-    /// The same with a miniature orchestrate that was built with debuginfo: the one that
-    /// `ORCHESTRATE_TRACE_DEBUGINFO_WORKLOADS` names, as `cargo xtask test` sets it; else one that
-    /// it built earlier.
+    /// The same with workloads that were built with debuginfo: those that
+    /// `ORCHESTRATE_TRACE_DEBUGINFO_WORKLOADS` names, as `cargo xtask test` sets it; else those
+    /// that it built earlier.
     ///
     /// # Errors
     /// It is not there.

@@ -295,6 +295,7 @@ impl<'a> Walk<'a> {
             }
             (Mnemonic::Sub, Value::Known(a), Value::Known(b)) => Value::Known(a.wrapping_sub(b)),
             (Mnemonic::And, Value::Known(a), Value::Known(b)) => Value::Known(a & b),
+            (Mnemonic::Shl, Value::Known(a), Value::Known(b)) if b < 64 => Value::Known(a << b),
             (Mnemonic::Xor, ..) if same => Value::Known(0),
             (Mnemonic::Inc, Value::Known(a), _) => Value::Known(a.wrapping_add(1)),
             (Mnemonic::Dec, Value::Known(a), _) => Value::Known(a.wrapping_sub(1)),
