@@ -106,8 +106,12 @@ impl Drop for Running {
 }
 
 fn coroutine(analysis: &Analysis<'_>) -> Coroutine {
+    named(analysis, EXECUTE)
+}
+
+fn named(analysis: &Analysis<'_>, name: &str) -> Coroutine {
     let mut functions = analysis.image().functions().iter();
-    let function = functions.find(|function| &*function.name == EXECUTE).expect("the function");
+    let function = functions.find(|function| &*function.name == name).expect("the function");
     analysis.coroutine(function).expect("a coroutine")
 }
 
@@ -211,20 +215,22 @@ fn the_code_says_the_same_as_dwarf() {
     let coroutine = coroutine(&analysis);
     assert_eq!(coroutine.state, coroutine_described.state);
     let code = analysis.undescribed(&coroutine);
-    for (text, r#type) in
-        [("agent.id", "described::Uuid"), ("agent.kind", "described::Kind"), ("name", "str")]
-    {
+    let both = |text: &str, r#type: &str, name: &str| {
         let path = path(text);
-        let found = code.find(&WantedArgument { path: &path, r#type: Some(r#type) });
-        let found = found.unwrap_or_else(|why| panic!("{text}: {why}"));
-        let (by_name, _) = find(&info, &coroutine_described, text).unwrap();
-        // A place that may be meant: the text's own.
-        let same = found.accesses.iter().filter(|access| access.place == by_name.place);
-        assert_eq!(same.count(), 1, "{text}: {found:?} {by_name:?}");
-        if text != "name" {
-            assert_eq!(found.accesses, [by_name], "{text}");
-        }
+        let found = analysis
+            .undescribed(&named(&analysis, name))
+            .find(&WantedArgument { path: &path, r#type: Some(r#type) });
+        let by_name = find(&info, &named(&Analysis::new(&described), name), text).unwrap().0;
+        (found.unwrap_or_else(|why| panic!("{text}: {why}")).accesses, by_name)
+    };
+    for (text, r#type) in [("agent.id", "described::Uuid"), ("agent.kind", "described::Kind")] {
+        let (by_code, by_name) = both(text, r#type, EXECUTE);
+        assert_eq!(by_code, [by_name], "{text}");
     }
+    let (by_code, by_name) = both("name", "str", "described::Exec::small::{{closure}}");
+    // Places that may be meant: the text's own is one of them.
+    let same = by_code.iter().filter(|access| access.place == by_name.place);
+    assert_eq!(same.count(), 1, "{by_code:?} {by_name:?}");
     let path = path("agent.kind");
     for r#type in ["described::Agent", "described::Note", "core::time::Duration"] {
         let wanted = WantedArgument { path: &path, r#type: Some(r#type) };
