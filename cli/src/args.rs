@@ -180,6 +180,11 @@ pub struct WhatArgs {
     #[arg(long, value_name = "FILE", help_heading = "What to trace")]
     pub profile: Option<PathBuf>,
 
+    /// Debuginfo of the target: a file, or a folder with one named after it or its build-id. A
+    /// release build of the same source with debuginfo will do; repeatable
+    #[arg(long, value_name = "FILE|DIR", help_heading = "What to trace")]
+    pub debuginfo: Vec<PathBuf>,
+
     /// Also trace functions whose demangled path matches, such as `my_crate::db::*`; repeatable
     #[arg(long = "function", value_name = "PATTERN", help_heading = "What to trace")]
     pub functions: Vec<String>,
@@ -214,6 +219,7 @@ impl TraceArgs {
         Options {
             profile: self.what.profile.clone(),
             functions: self.what.functions.clone(),
+            debuginfo: self.what.debuginfo.clone(),
             mechanism: self.mechanism,
             ring_bytes: self.ring_size,
             record: self.record.clone(),

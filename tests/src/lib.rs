@@ -10,6 +10,7 @@
 //! | [`live`] | the database of any orchestrate and the log of the API that it used |
 
 pub mod agents;
+pub mod attributes;
 pub mod harness;
 pub mod live;
 pub mod mini;

@@ -23,6 +23,10 @@ pub enum Kind {
     LeafEnd = 6,
     /// [`Payload`]: bytes that belong to a leaf.
     Payload = 7,
+    /// [`Argument`]: a short value of a span.
+    Argument = 16,
+    /// [`LongArgument`]: a longer one.
+    LongArgument = 17,
 }
 
 impl Kind {
@@ -36,6 +40,8 @@ impl Kind {
             5 => Self::LeafLink,
             6 => Self::LeafEnd,
             7 => Self::Payload,
+            16 => Self::Argument,
+            17 => Self::LongArgument,
             _ => return None,
         })
     }
@@ -347,6 +353,52 @@ impl Payload {
 
 const _: () = assert!(core::mem::offset_of!(Payload, tail) == 48);
 const _: () = assert!(core::mem::offset_of!(Payload, bytes) == size_of::<PayloadHead>());
+/// A value fetched for span `header.id`, as its plan asks: what it captured, or how it ended. It
+/// may come before the span's start. 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Argument {
+    /// Kind [`Kind::Argument`].
+    pub header: Header,
+    /// How many bytes there were.
+    pub len: u32,
+    /// How many of them are in `bytes`, from the beginning.
+    pub captured: u16,
+    /// Which of the function's fetches ([`crate::access::Fetch::slot`]).
+    pub slot: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The first `captured` bytes; the rest is zero.
+    pub bytes: [u8; Argument::CAPACITY],
+}
+
+impl Argument {
+    /// Most bytes in one record.
+    pub const CAPACITY: usize = 32;
+}
+
+/// Like [`Argument`], for what does not fit there. 288 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct LongArgument {
+    /// Kind [`Kind::LongArgument`].
+    pub header: Header,
+    /// How many bytes there were.
+    pub len: u32,
+    /// How many of them are in `bytes`, from the beginning.
+    pub captured: u16,
+    /// Which of the function's fetches ([`crate::access::Fetch::slot`]).
+    pub slot: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The first `captured` bytes; the rest is zero.
+    pub bytes: [u8; LongArgument::CAPACITY],
+}
+
+impl LongArgument {
+    /// Most bytes in one record.
+    pub const CAPACITY: usize = 256;
+}
 
 /// Marks structs whose every bit pattern is valid and that have no padding.
 ///
@@ -388,4 +440,6 @@ wire! {
     LeafEnd = 40,
     PayloadHead = 56,
     Payload = 56 + Payload::CAPACITY,
+    Argument = 32 + Argument::CAPACITY,
+    LongArgument = 32 + LongArgument::CAPACITY,
 }

@@ -9,6 +9,7 @@
 mod atomic;
 mod drops;
 mod exchange;
+mod fetch;
 mod future;
 mod heal;
 mod hit;

@@ -1,5 +1,7 @@
 //! One traced process, from its PID to finished spans: the stages joined up.
 
+mod arguments;
+
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::OwnedFd;
@@ -18,13 +20,17 @@ use crate::pipeline::{self, Pipeline};
 use crate::plan::{self, Coverage, Finding, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
 use crate::semantics;
 use crate::span::{ClockAnchor, MonoNs};
-use crate::target::{Analysis, Cost, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot};
+use crate::target::{
+    Analysis, Cost, DebugInfoOptions, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot,
+};
 
 /// What to trace, and how.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Which functions become which spans.
     pub profile: Profile,
+    /// Where else to look for debuginfo.
+    pub debuginfo: DebugInfoOptions,
     /// How probes are placed and how large the maps are.
     pub attach: AttachOptions,
     /// What the stages behind the probes may hold and show.
@@ -195,20 +201,27 @@ impl Batch {
 }
 
 /// Makes the plan for a process, touching nothing.
-pub fn plan_for(target: &Target, profile: &Profile) -> ProbePlan {
-    plan_images(&target.exe, target.libssl.as_deref(), target.libc.as_deref(), profile)
+pub fn plan_for(target: &Target, profile: &Profile, debuginfo: &DebugInfoOptions) -> ProbePlan {
+    let root = PathBuf::from(format!("/proc/{}/root", target.pid));
+    let (libssl, libc) = (target.libssl.as_deref(), target.libc.as_deref());
+    plan_images(&target.exe, libssl, libc, profile, &root, debuginfo)
 }
 
 /// Makes the plan for an executable, and the OpenSSL and C library that it uses, where these are
 /// libraries.
+///
+/// `root`: the root directory as the target sees it.
 pub fn plan_images(
     exe: &Image,
     libssl: Option<&Image>,
     libc: Option<&Image>,
     profile: &Profile,
+    root: &Path,
+    debuginfo: &DebugInfoOptions,
 ) -> ProbePlan {
     let analysis = Analysis::new(exe);
     let findings = find(&analysis, profile);
+    let (arguments, debuginfo) = arguments::find(&analysis, profile, &findings, root, debuginfo);
     let tls = match libssl {
         Some(image) => (image.info().clone(), Analysis::new(image).tls_landmarks()),
         // Linked in statically, if at all.
@@ -216,15 +229,18 @@ pub fn plan_images(
     };
     let libc = libc.unwrap_or(exe);
     let sockets = (libc.info().clone(), libc.socket_landmarks());
-    plan::build(Inputs {
+    let mut plan = plan::build(Inputs {
         profile,
         executable: exe.info().clone(),
         findings,
+        arguments,
         inlined: &analysis.inlined(),
         landmarks: &analysis.landmarks(),
         tls: Some((tls.0, &tls.1)),
         sockets: Some((sockets.0, &sockets.1)),
-    })
+    });
+    plan.coverage.debuginfo = debuginfo;
+    plan
 }
 
 /// Looks at every function that the profile asks for.
@@ -275,7 +291,7 @@ impl Session {
         let began = Instant::now();
         let target = Target::open(pid)?;
         target.exe.require_rust()?;
-        let plan = plan_for(&target, &options.profile);
+        let plan = plan_for(&target, &options.profile, &options.debuginfo);
         let info = target.exe.info().clone();
         let namespace = target.pid_namespace;
         Self::begin(pid, options, began, info, namespace, plan, Some(target))
@@ -296,7 +312,15 @@ impl Session {
         exe.require_rust()?;
         let libssl = needed_library(&exe, "libssl.so");
         let libc = needed_library(&exe, "libc.so");
-        let plan = plan_images(&exe, libssl.as_ref(), libc.as_ref(), &options.profile);
+        let root = PathBuf::from(format!("/proc/{pid}/root"));
+        let plan = plan_images(
+            &exe,
+            libssl.as_ref(),
+            libc.as_ref(),
+            &options.profile,
+            &root,
+            &options.debuginfo,
+        );
         let namespace = PidNamespace::of(pid)?;
         Self::begin(pid, options, began, exe.info().clone(), namespace, plan, None)
     }
@@ -310,7 +334,7 @@ impl Session {
         plan: ProbePlan,
         target: Option<Target>,
     ) -> Result<Self, SessionError> {
-        let SessionOptions { profile, attach, pipeline, record } = options;
+        let SessionOptions { profile, debuginfo: _, attach, pipeline, record } = options;
         let watch = |source: io::Error| SessionError::Watch { pid, source };
         let raw = i32::try_from(pid)
             .ok()

@@ -8,14 +8,19 @@ use tracer::assemble::Output;
 use tracer::attach::{self, AttachError, AttachOptions};
 use tracer::events::{Block, Counters, Replay, ReplayError, StopReason};
 use tracer::pipeline::{self, Pipeline};
-use tracer::plan::{self, Coverage, EntryCoverage, ExitKind, Profile, TargetMeta, TraceMeta};
+use tracer::plan::{
+    self, AttributeCoverage, Coverage, EntryCoverage, Evidence, ExitKind, ProbedFunction, Profile,
+    TargetMeta, TraceMeta,
+};
 use tracer::session::{self, SessionError, SessionOptions, Status, losses};
 use tracer::span::{ClockAnchor, MonoNs};
-use tracer::target::{Image, ModuleInfo, Target, TargetError, TargetErrorKind};
+use tracer::target::{
+    DebugInfoNote, DebugInfoOptions, Image, ModuleInfo, Target, TargetError, TargetErrorKind,
+};
 
 use super::{
-    CoverageView, Engine, EngineError, EntryStatus, EntryView, ErrorKind, Feature, FunctionView,
-    InlinedView, Mechanism, Options, PollStatus, Session, Summary,
+    AttributeView, CoverageView, Engine, EngineError, EntryStatus, EntryView, ErrorKind, Feature,
+    FunctionView, InlinedView, Mechanism, Options, PollStatus, Session, Summary,
 };
 
 /// The engine of this build.
@@ -65,10 +70,16 @@ fn profile(options: &Options) -> Result<Profile, EngineError> {
     Ok(profile)
 }
 
+/// Where to look for debuginfo.
+fn debuginfo(options: &Options) -> DebugInfoOptions {
+    DebugInfoOptions { paths: options.debuginfo.clone() }
+}
+
 fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
     let defaults = AttachOptions::default();
     Ok(SessionOptions {
         profile: profile(options)?,
+        debuginfo: debuginfo(options),
         attach: AttachOptions {
             mechanism: match options.mechanism {
                 Mechanism::Auto => attach::Mechanism::Auto,
@@ -104,7 +115,7 @@ impl Engine for Live {
         let profile = profile(options)?;
         let target = Target::open(pid).map_err(target_error)?;
         target.exe.require_rust().map_err(target_error)?;
-        let plan = session::plan_for(&target, &profile);
+        let plan = session::plan_for(&target, &profile, &debuginfo(options));
         Ok(coverage_view(target.exe.info(), &plan.coverage))
     }
 
@@ -112,7 +123,14 @@ impl Engine for Live {
         let profile = profile(options)?;
         let image = Image::open(file, file).map_err(target_error)?;
         image.require_rust().map_err(target_error)?;
-        let plan = session::plan_images(&image, None, None, &profile);
+        let plan = session::plan_images(
+            &image,
+            None,
+            None,
+            &profile,
+            Path::new("/"),
+            &debuginfo(options),
+        );
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 
@@ -167,6 +185,11 @@ fn coverage_view(info: &ModuleInfo, coverage: &Coverage) -> CoverageView {
         build_id: info.build_id.clone(),
         tokio_version: coverage.tokio_version.clone(),
         entries: coverage.entries.iter().map(entry_view).collect(),
+        debuginfo: coverage
+            .debuginfo
+            .iter()
+            .map(|DebugInfoNote { path, used, note }| (path.clone(), *used, note.clone()))
+            .collect(),
         landmarks: coverage
             .landmarks
             .iter()
@@ -217,7 +240,27 @@ fn entry_view(entry: &EntryCoverage) -> EntryView {
             })
             .collect(),
         reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        attributes: attributes(probed),
     }
+}
+
+/// The attributes of all functions of an entry, each once.
+fn attributes(probed: &[ProbedFunction]) -> Vec<AttributeView> {
+    let mut all: Vec<AttributeView> = Vec::new();
+    for AttributeCoverage { key, path, evidence, detail } in
+        probed.iter().flat_map(|function| &function.attributes)
+    {
+        let from = evidence.map(|evidence| match evidence {
+            Evidence::Debuginfo => "debuginfo".to_owned(),
+            Evidence::Code => "code".to_owned(),
+        });
+        let (key, path, detail) = (key.clone(), path.clone(), detail.clone());
+        let view = AttributeView { key, path, from, detail };
+        if !all.contains(&view) {
+            all.push(view);
+        }
+    }
+    all
 }
 
 /// A live session.

@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use tracer_ebpf::event as wire;
 use wire::{EndHow, Kind, LeafKind, ParentSource, PayloadKind, Wire, flags};
 
+use super::Argument;
 use crate::span::MonoNs;
 
 /// A span's or leaf's id, given by the kernel side: unique for the life of a trace.
@@ -188,6 +189,8 @@ pub enum Event<'a> {
     LeafEnd(LeafEnd),
     /// Bytes of a leaf.
     Payload(Payload<'a>),
+    /// A value of a span.
+    Argument(Argument<'a>),
 }
 
 /// Why a record is none.
@@ -311,6 +314,9 @@ impl<'a> Event<'a> {
                 let wire::PayloadHead { key, offset, len, tail, .. } = raw;
                 Self::Payload(Payload { at, id, key, what, offset, len, bytes: captured, tail })
             }
+            Kind::Argument | Kind::LongArgument => {
+                Self::Argument(Argument::decode(bytes, kind, (at, id, FnId(fn_id)))?)
+            }
         })
     }
 
@@ -324,11 +330,12 @@ impl<'a> Event<'a> {
             Self::LeafLink(e) => e.at,
             Self::LeafEnd(e) => e.at,
             Self::Payload(e) => e.at,
+            Self::Argument(e) => e.at,
         }
     }
 }
 
-fn exact<T: Wire>(bytes: &[u8], kind: Kind) -> Result<T, Malformed> {
+pub(super) fn exact<T: Wire>(bytes: &[u8], kind: Kind) -> Result<T, Malformed> {
     let wrong = Malformed::Length { kind, len: bytes.len(), expected: size_of::<T>() };
     if bytes.len() != size_of::<T>() {
         return Err(wrong);

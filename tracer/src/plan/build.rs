@@ -7,10 +7,12 @@ use tracer_ebpf::config::{FnConfig, MAX_FUNCTIONS, SelfReg};
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::hook::Hook;
 
+use super::attributes::Fetches;
 use super::pattern::CLOSURE;
 use super::{
-    Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction, LandmarkCoverage, LeafRules,
-    Probe, ProbePlan, ProbedFunction, Profile, RefusedFunction, SpanRule,
+    ArgumentFinding, Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction,
+    LandmarkCoverage, LeafRules, Probe, ProbePlan, ProbedFunction, Profile, RefusedFunction,
+    SpanRule,
 };
 
 use crate::target::{
@@ -38,6 +40,9 @@ pub struct Inputs<'a> {
     pub executable: ModuleInfo,
     /// Every function that [`wanted`] chose, and what was found, in the same order.
     pub findings: Vec<(usize, Finding)>,
+    /// For each of the findings, what was found of the attributes that its rule asks for. What is
+    /// missing at the end counts as empty.
+    pub arguments: Vec<Vec<ArgumentFinding>>,
     /// Async bodies that were inlined away.
     pub inlined: &'a [InlinedBody],
     /// Library functions in the executable.
@@ -63,25 +68,28 @@ pub fn wanted<'f>(profile: &Profile, functions: &'f [Function]) -> Vec<(usize, &
 /// Makes the plan. A function that cannot be probed is reported in the coverage; a plan without
 /// any probe on a function or library is possible and says so there.
 pub fn build(inputs: Inputs<'_>) -> ProbePlan {
-    let Inputs { profile, executable, findings, inlined, landmarks, tls, sockets } = inputs;
+    let Inputs { profile, executable, findings, arguments, inlined, landmarks, tls, sockets } =
+        inputs;
     let mut plan = Builder {
         modules: vec![executable],
         probes: Vec::new(),
         functions: Vec::new(),
         configs: Vec::new(),
         code: Vec::new(),
+        fetches: Fetches::default(),
     };
     let mut entries: Vec<EntryCoverage> = profile.spans.iter().map(entry).collect();
-    let mut by_rule: BTreeMap<usize, Vec<Finding>> = BTreeMap::new();
-    for (rule, finding) in findings {
-        by_rule.entry(rule).or_default().push(finding);
+    let mut by_rule: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+    let arguments = arguments.into_iter().chain(std::iter::repeat_with(Vec::new));
+    for ((rule, finding), arguments) in findings.into_iter().zip(arguments) {
+        by_rule.entry(rule).or_default().push((finding, arguments));
     }
     for (rule, findings) in by_rule {
         let (Some(entry), Some(spec)) = (entries.get_mut(rule), profile.spans.get(rule)) else {
             continue;
         };
-        for finding in findings {
-            plan.function(spec, finding, entry);
+        for (finding, arguments) in findings {
+            plan.function(spec, finding, arguments, entry);
         }
     }
     for (entry, rule) in entries.iter_mut().zip(&profile.spans) {
@@ -92,7 +100,7 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     let LeafRules { sqlite, tls: tls_rule, http } = &profile.leaf;
     let leaves = sqlite.is_some() || tls_rule.is_some() || http.is_some();
     let mut coverage =
-        Coverage { tokio_version: landmarks.tokio_version.clone(), entries, landmarks: Vec::new() };
+        Coverage { tokio_version: landmarks.tokio_version.clone(), entries, ..Coverage::default() };
     if any_async || leaves {
         plan.tokio(landmarks, &mut coverage);
     }
@@ -108,9 +116,10 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     if tls_rule.is_some() || http.is_some() {
         plan.hyper(landmarks, &mut coverage);
     }
-    let Builder { modules, probes, functions, configs, code } = plan;
+    let Builder { modules, probes, functions, configs, code, fetches } = plan;
+    let fetches = fetches.all;
     let sql_text_offset = landmarks.sql_text_offset;
-    ProbePlan { modules, probes, functions, configs, code, sql_text_offset, coverage }
+    ProbePlan { modules, probes, functions, configs, fetches, code, sql_text_offset, coverage }
 }
 
 fn entry(rule: &SpanRule) -> EntryCoverage {
@@ -163,6 +172,7 @@ struct Builder {
     functions: Vec<FunctionMeta>,
     configs: Vec<FnConfig>,
     code: Vec<(u64, u64)>,
+    fetches: Fetches,
 }
 
 impl Builder {
@@ -190,7 +200,13 @@ impl Builder {
         }
     }
 
-    fn function(&mut self, rule: &SpanRule, finding: Finding, entry: &mut EntryCoverage) {
+    fn function(
+        &mut self,
+        rule: &SpanRule,
+        finding: Finding,
+        arguments: Vec<ArgumentFinding>,
+        entry: &mut EntryCoverage,
+    ) {
         let refuse = |entry: &mut EntryCoverage, name: &str, reason: String| {
             entry.refused.push(RefusedFunction { name: name.to_owned(), reason });
         };
@@ -228,6 +244,7 @@ impl Builder {
         }
         let path: Arc<str> = path_of(&function.name).into();
         let span = rule.name.as_deref().map_or_else(|| Arc::clone(&path), Arc::from);
+        let (fetch, attributes, available) = self.fetches.add(&rule.attributes, arguments);
         let probed = |is_async| ProbedFunction {
             name: function.name.to_string(),
             is_async,
@@ -240,6 +257,7 @@ impl Builder {
             } else {
                 ExitKind::Caller
             },
+            attributes: available.clone(),
         };
         let mut meta = FunctionMeta {
             id,
@@ -249,6 +267,8 @@ impl Builder {
             is_async: false,
             size_at_least: 0,
             size_exact: false,
+            attributes,
+            constants: rule.constants.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         };
         match &finding {
             Finding::Coroutine(c) => {
@@ -262,7 +282,7 @@ impl Builder {
                         SelfRegister::Rdi => SelfReg::Rdi,
                         SelfRegister::Rsi => SelfReg::Rsi,
                     } as u8,
-                    reserved: [0; 2],
+                    fetch,
                 });
                 for site in &c.entries {
                     self.place(0, site, Hook::PollEnter, Cookie::new(id, 0));
@@ -278,7 +298,7 @@ impl Builder {
                     state_offset: 0,
                     state_width: 0,
                     self_reg: 0,
-                    reserved: [0; 2],
+                    fetch: 0,
                 });
                 for site in &p.entries {
                     self.place(0, site, Hook::CallEnter, Cookie::new(id, 0));

@@ -4,6 +4,7 @@
 //! open; they are kept, bounded, until the span ends, and are then turned into attributes. What is
 //! not certain is left out.
 
+mod args;
 mod captured;
 mod exchanges;
 mod http;
@@ -17,6 +18,7 @@ use crate::assemble::Ids;
 use crate::events::{Event, PayloadKind};
 use crate::plan::TraceMeta;
 use crate::span::Span;
+use args::Arguments;
 use captured::CapturedBySpan;
 use exchanges::Exchanges;
 
@@ -37,6 +39,10 @@ pub struct Stats {
     pub models_unread: u64,
     /// Answers of a model without its numbers of tokens: cut, damaged, or of another form.
     pub answers_unread: u64,
+    /// Values that were fetched and read as nothing that the attribute can be.
+    pub arguments_implausible: u64,
+    /// Attributes left out because several values may be meant.
+    pub arguments_ambiguous: u64,
 }
 
 /// Fills in what spans say about themselves. Pure: the same events give the same attributes.
@@ -45,8 +51,8 @@ pub struct Semantics {
     ids: Ids,
     captured: CapturedBySpan,
     exchanges: Exchanges,
+    arguments: Arguments,
     stats: Stats,
-    #[expect(dead_code, reason = "attributes by profile need it")]
     meta: Arc<TraceMeta>,
 }
 
@@ -54,13 +60,9 @@ impl Semantics {
     /// For one trace.
     pub fn new(meta: Arc<TraceMeta>, _options: &Options) -> Self {
         let ids = Ids::new(&meta.seed);
-        Self {
-            ids,
-            captured: CapturedBySpan::default(),
-            exchanges: Exchanges::default(),
-            stats: Stats::default(),
-            meta,
-        }
+        let (captured, arguments) = (CapturedBySpan::default(), Arguments::default());
+        let exchanges = Exchanges::default();
+        Self { ids, captured, exchanges, arguments, stats: Stats::default(), meta }
     }
 
     /// Keeps what an event says of a span, until that span ends.
@@ -77,12 +79,17 @@ impl Semantics {
                     self.exchanges.add(self.ids.span(payload.id), payload);
                 }
             },
+            Event::Argument(argument) => {
+                self.arguments.add(self.ids.span(argument.id), argument, &self.meta);
+            }
             _ => {}
         }
     }
 
     /// A span begins: what is known by now.
-    pub fn started(&mut self, _span: &mut Span) {}
+    pub fn started(&mut self, span: &mut Span) {
+        self.arguments.describe(span);
+    }
 
     /// A span has ended: everything it says about itself.
     pub fn ended(&mut self, span: &mut Span) {
@@ -90,6 +97,8 @@ impl Semantics {
         if let Some(exchange) = self.exchanges.take(span.span_id) {
             exchange.describe(span, &mut self.stats);
         }
+        self.arguments.describe(span);
+        self.arguments.forget(span.span_id, &mut self.stats);
     }
 
     /// What could not be said so far.

@@ -39,6 +39,8 @@ pub fn meta_with(sizes: [u32; 5]) -> TraceMeta {
         is_async,
         size_at_least,
         size_exact: size_at_least != 0,
+        attributes: Vec::new(),
+        constants: Vec::new(),
     };
     let functions = vec![
         function(BIG, "big", sizes[0], true),
