@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tracer::config::TracingExporter;
 use tracer::export::Protocol;
 
 use crate::engine::{Mechanism, Options};
+
+mod service;
+
+pub use service::{ConfigCommand, Daemon, Disable, Enable, InstallService, Status};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -28,7 +33,9 @@ Examples:
   orchestrate-trace attach 4242 --duration 30s --exporter otlp
   orchestrate-trace run -- orchestrate daemon          trace a program from its first instruction
   orchestrate-trace inspect 4242                       what would be probed, and what it costs
-  orchestrate-trace doctor                             can tracing work here?";
+  orchestrate-trace doctor                             can tracing work here?
+  orchestrate-trace enable --exporter otlp             have the service trace and send
+  orchestrate-trace status                             how the service is doing";
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -86,6 +93,21 @@ pub enum Command {
     Doctor(Doctor),
     /// Rebuild the spans of a recording, anywhere and without privileges
     Replay(Replay),
+    /// Turn the service's tracing on, and set where spans go
+    Enable(Enable),
+    /// Turn the service's tracing off, and detach from everything
+    Disable(Disable),
+    /// Show whether the service traces, what, and how well
+    Status(Status),
+    /// Run the service in the foreground
+    Daemon(Daemon),
+    /// The service's configuration file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Install the service on a host without the package
+    InstallService(InstallService),
     /// Print a completion script
     Completions {
         /// For which shell
@@ -275,6 +297,26 @@ pub enum ExporterKind {
     None,
 }
 
+impl From<ExporterKind> for TracingExporter {
+    fn from(kind: ExporterKind) -> Self {
+        match kind {
+            ExporterKind::Otlp => Self::Otlp,
+            ExporterKind::Jaeger => Self::Jaeger,
+            ExporterKind::None => Self::None,
+        }
+    }
+}
+
+impl From<TracingExporter> for ExporterKind {
+    fn from(exporter: TracingExporter) -> Self {
+        match exporter {
+            TracingExporter::Otlp => Self::Otlp,
+            TracingExporter::Jaeger => Self::Jaeger,
+            TracingExporter::None => Self::None,
+        }
+    }
+}
+
 /// Bytes with K or M, a power of two, as the kernel wants ring buffers.
 fn parse_ring_size(text: &str) -> Result<u32, String> {
     let text = text.trim();
@@ -307,6 +349,13 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exporters_are_the_librarys() {
+        for kind in ExporterKind::value_variants() {
+            assert_eq!(ExporterKind::from(TracingExporter::from(*kind)), *kind);
+        }
     }
 
     #[test]

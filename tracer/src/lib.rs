@@ -12,9 +12,11 @@
 
 pub mod assemble;
 pub mod attach;
+pub mod config;
 pub mod events;
 pub mod export;
 pub mod plan;
+pub mod service;
 pub mod session;
 pub mod span;
 pub mod target;

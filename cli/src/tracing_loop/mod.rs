@@ -118,11 +118,7 @@ impl State {
     fn now(&self) -> MonoNs {
         match self.clock {
             Clock::Recorded => self.latest,
-            Clock::Live => {
-                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-                let ns = now.tv_sec * 1_000_000_000 + now.tv_nsec;
-                MonoNs(u64::try_from(ns).unwrap_or(0))
-            }
+            Clock::Live => MonoNs::now(),
         }
     }
 
