@@ -7,7 +7,7 @@
 //!     target     plan         attach           events   assemble  export
 //! ```
 //!
-//! `plan`, `events`, `assemble` need neither root nor a kernel; only `attach` names aya, only
+//! `plan`, `events`, `assemble`, `semantics` need neither root nor a kernel; only `attach` names aya, only
 //! `export` names OpenTelemetry.
 
 pub mod assemble;
@@ -15,8 +15,13 @@ pub mod attach;
 pub mod config;
 pub mod events;
 pub mod export;
+pub mod pipeline;
 pub mod plan;
+<<<<<<< HEAD
 pub mod service;
+=======
+pub mod semantics;
+>>>>>>> main
 pub mod session;
 pub mod span;
 pub mod target;

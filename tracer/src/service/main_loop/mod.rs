@@ -25,9 +25,9 @@ use super::settings::{Environment, Settings};
 use super::state::{self, Lock, State, StateError};
 use super::workshop::{Done, Workshop};
 use super::{health, metrics};
-use crate::assemble::Limits;
 use crate::attach::AttachOptions;
 use crate::export::Exporter;
+use crate::pipeline;
 use crate::plan::{Profile, TargetMeta};
 use crate::session::SessionOptions;
 use crate::span::ClockAnchor;
@@ -194,7 +194,7 @@ fn session_options(config: &Config) -> Result<SessionOptions, ServiceError> {
     }
     let attach =
         AttachOptions { ring_bytes: config.tracing.ring_bytes, ..AttachOptions::default() };
-    Ok(SessionOptions { profile, attach, limits: Limits::default(), record: None })
+    Ok(SessionOptions { profile, attach, pipeline: pipeline::Options::default(), record: None })
 }
 
 impl Service {
