@@ -6,10 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::export::DEFAULT_JAEGER_ENDPOINT;
 use crate::export::{DEFAULT_ENDPOINT, Protocol};
 
-/// Where Jaeger takes Thrift over HTTP when nobody says otherwise.
-pub const DEFAULT_JAEGER_ENDPOINT: &str = "http://localhost:14268/api/traces";
 /// Where OTLP goes when nobody says otherwise.
 pub const DEFAULT_OTLP_ENDPOINT: &str = DEFAULT_ENDPOINT;
 /// Every trace.

@@ -17,11 +17,8 @@ pub mod events;
 pub mod export;
 pub mod pipeline;
 pub mod plan;
-<<<<<<< HEAD
-pub mod service;
-=======
 pub mod semantics;
->>>>>>> main
+pub mod service;
 pub mod session;
 pub mod span;
 pub mod target;

@@ -25,6 +25,8 @@ pub struct Config {
     pub tracing: Tracing,
     /// Where spans go, unless `enable` or the environment say otherwise.
     pub export: TracingConfig,
+    /// Where spans wait that cannot be sent.
+    pub spool: Spool,
     /// Who may steer the service.
     pub control: Control,
     /// The service's own health.
@@ -90,6 +92,21 @@ impl Default for Tracing {
     fn default() -> Self {
         // Less than `attach` takes: there may be dozens of processes.
         Self { profile: None, functions: vec![], ring_bytes: 4 << 20, max_targets: 64 }
+    }
+}
+
+/// `[spool]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Spool {
+    /// Bytes on disk for each endpoint; 0: none.
+    pub max_bytes: u64,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        // An outage of ten minutes at a thousand spans a second, with room to spare.
+        Self { max_bytes: 1 << 30 }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::rates::{BUCKETS, OUTCOMES, Rates};
-use super::report::{Report, ServiceReport, TargetState};
+use super::report::{ExportReport, Report, ServiceReport, TargetState};
 
 struct Text(String);
 
@@ -31,6 +31,10 @@ impl Text {
     }
 }
 
+fn labels(exporter: &ExportReport) -> [(&str, &str); 2] {
+    [("endpoint", &exporter.endpoint), ("protocol", &exporter.protocol)]
+}
+
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
@@ -38,8 +42,16 @@ fn escaped(text: &str) -> String {
 /// Everything there is to say.
 pub(super) fn render(report: &Report, rates: &Rates) -> String {
     let mut text = Text(String::with_capacity(8192));
-    let ServiceReport { pid: _, version, uptime_s, rss_bytes, cpu_s, last_error: _, totals } =
-        report.service.clone().unwrap_or_default();
+    let ServiceReport {
+        pid: _,
+        version,
+        uptime_s,
+        rss_bytes,
+        cpu_s,
+        last_error: _,
+        exporters,
+        totals,
+    } = report.service.clone().unwrap_or_default();
     text.family("info", "gauge", "Version of the service.");
     text.sample("info", &[("version", &version)], 1);
     text.single("enabled", "gauge", "Tracing is on.", u8::from(report.enabled));
@@ -63,11 +75,18 @@ pub(super) fn render(report: &Report, rates: &Rates) -> String {
     for (cause, count) in &totals.drops {
         text.sample("dropped_total", &[("cause", cause)], count);
     }
-    let exporters = || report.targets.iter().flat_map(|target| &target.exporters);
-    let queued: u64 = exporters().map(|exporter| exporter.queued).sum();
-    let retries: u64 = exporters().map(|exporter| exporter.retries).sum();
-    text.single("export_queue_spans", "gauge", "Spans waiting to be sent.", queued);
-    text.single("export_retries", "gauge", "Tries beyond the first, of live targets.", retries);
+    text.family("export_queue_spans", "gauge", "Spans waiting in memory to be sent.");
+    for exporter in &exporters {
+        text.sample("export_queue_spans", &labels(exporter), exporter.queued);
+    }
+    text.family("export_spool_spans", "gauge", "Spans waiting on disk to be sent.");
+    for exporter in &exporters {
+        text.sample("export_spool_spans", &labels(exporter), exporter.spooled);
+    }
+    text.family("export_retries_total", "counter", "Tries beyond the first.");
+    for exporter in &exporters {
+        text.sample("export_retries_total", &labels(exporter), exporter.retries);
+    }
 
     text.family("span_outcomes_total", "counter", "Spans by name and outcome, before sampling.");
     for (name, rate) in rates.iter() {

@@ -13,6 +13,7 @@
 //! | `workshop` | threads that attach and detach, so that the main loop never waits |
 //! | `traced` | one process that is being traced |
 //! | `main_loop` | all of them |
+//! | `outlets` | where spans go |
 //! | `reach` | whether endpoints can be reached, for a warning |
 //! | `report` | what `status` says |
 //! | `rates`, `metrics`, `health` | our own health over HTTP |
@@ -25,6 +26,7 @@ pub mod discovery;
 mod health;
 mod main_loop;
 mod metrics;
+mod outlets;
 pub mod protocol;
 mod rates;
 mod reach;
@@ -35,8 +37,7 @@ mod traced;
 mod workshop;
 
 pub use config::{Config, ConfigError};
-pub use main_loop::{Exporting, Handle, Options, Service, ServiceError, Supervisor};
-pub use reach::Endpoint;
+pub use main_loop::{Handle, Options, Service, ServiceError, Supervisor};
 pub use report::Report;
 pub use settings::{Choice, Environment, Settings};
 pub use state::{State, StateError};

@@ -5,16 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where an exporter connects to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// For people's eyes.
-    pub shown: String,
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
+use crate::export::Endpoint;
 
 /// How long all of it may take; a name that cannot be resolved takes longer than this.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -26,7 +17,9 @@ pub(super) fn unreachable(endpoints: &[Endpoint]) -> Vec<String> {
         .iter()
         .map(|endpoint| {
             let (tell, told) = mpsc::channel();
-            let (host, port) = (endpoint.host.clone(), endpoint.port);
+            let url = endpoint.url();
+            let host = url.host_str().unwrap_or_default().to_owned();
+            let port = url.port_or_known_default().unwrap_or(0);
             // Resolving a name cannot be given a time: it is left behind when it takes too long.
             let asking = thread::Builder::new()
                 .name("reach".to_owned())
@@ -35,7 +28,7 @@ pub(super) fn unreachable(endpoints: &[Endpoint]) -> Vec<String> {
         })
         .collect();
     let mut warnings = vec![];
-    for (Endpoint { shown, .. }, asked, told) in asked {
+    for (endpoint, asked, told) in asked {
         let left = until.saturating_duration_since(Instant::now());
         let why = match told.recv_timeout(left) {
             Ok(Ok(())) => continue,
@@ -44,6 +37,7 @@ pub(super) fn unreachable(endpoints: &[Endpoint]) -> Vec<String> {
             Err(_) if !asked => continue,
             Err(_) => format!("no connection within {} s", PATIENCE.as_secs()),
         };
+        let shown = endpoint.display();
         warnings.push(format!("{shown} cannot be reached ({why}); spans are kept and tried again"));
     }
     warnings
@@ -70,16 +64,14 @@ mod tests {
     #[test]
     fn only_who_does_not_answer_is_warned_of() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = |host: &str, port| Endpoint {
-            shown: format!("http://{host}:{port}"),
-            host: host.to_owned(),
-            port,
+        let endpoint = |host: &str, port: u16| {
+            Endpoint::otlp(Some(&format!("http://{host}:{port}")), None, |_| None).unwrap()
         };
         let there = endpoint("127.0.0.1", listener.local_addr().unwrap().port());
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let nobody = endpoint("127.0.0.1", closed);
         let warnings = unreachable(&[there, nobody.clone()]);
         assert_eq!(warnings.len(), 1, "{warnings:?}");
-        assert!(warnings[0].starts_with(&nobody.shown), "{warnings:?}");
+        assert!(warnings[0].starts_with(&nobody.display()), "{warnings:?}");
     }
 }

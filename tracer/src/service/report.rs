@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::Settings;
 use crate::config::TracingExporter;
-use crate::export::Exporter;
+use crate::export::{Endpoint, ExportStats};
 use crate::plan::EntryCoverage;
 
 /// How things are.
@@ -60,6 +60,9 @@ pub struct ServiceReport {
     pub cpu_s: f64,
     /// What went wrong last, and has not been put right.
     pub last_error: Option<String>,
+    /// Where spans go, all processes together.
+    #[serde(default)]
+    pub exporters: Vec<ExportReport>,
     /// Since it began, all processes together, those that have ended included.
     pub totals: Totals,
 }
@@ -223,8 +226,10 @@ pub struct ExportReport {
     pub protocol: String,
     /// Spans the endpoint has taken.
     pub exported: u64,
-    /// Spans waiting.
+    /// Spans waiting in memory.
     pub queued: u64,
+    /// Spans waiting on disk.
+    pub spooled: u64,
     /// Spans lost, by cause; empty when nothing was.
     pub drops: BTreeMap<String, u64>,
     /// Tries beyond the first.
@@ -234,22 +239,18 @@ pub struct ExportReport {
 }
 
 impl ExportReport {
-    /// The account of an exporter.
-    pub fn of(exporter: &Exporter) -> Self {
-        let stats = exporter.stats();
-        // A span that found the queue full was never in it.
-        let full = crate::export::DropCause::QueueFull.name();
-        let gone: u64 =
-            stats.dropped.iter().filter(|(name, _)| *name != full).map(|(_, count)| count).sum();
+    /// An account.
+    pub fn of(endpoint: &Endpoint, stats: &ExportStats) -> Self {
         let lost = stats.dropped.iter().filter(|(_, count)| *count != 0);
         Self {
-            endpoint: exporter.config().display_endpoint(),
-            protocol: exporter.config().protocol.to_string(),
+            endpoint: endpoint.display(),
+            protocol: endpoint.protocol().to_owned(),
             exported: stats.exported,
-            queued: stats.accepted.saturating_sub(stats.exported + gone),
+            queued: stats.waiting(),
+            spooled: stats.spooled,
             drops: lost.map(|(name, count)| ((*name).to_owned(), *count)).collect(),
             retries: stats.retries,
-            last_error: stats.last_error,
+            last_error: stats.last_error.clone(),
         }
     }
 }

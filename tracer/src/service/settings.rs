@@ -11,7 +11,7 @@ use crate::config::{
     DEFAULT_JAEGER_ENDPOINT, DEFAULT_OTLP_ENDPOINT, DEFAULT_SAMPLE_RATE, TracingConfig,
     TracingExporter, clamp_sample_rate,
 };
-use crate::export::{DEFAULT_SERVICE_NAME, Protocol};
+use crate::export::{ConfigError, DEFAULT_SERVICE_NAME, Endpoint, Protocol};
 
 /// What `enable` sends: its flags, and the `OTEL_*` variables of whoever called it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct Choice {
     pub environment: BTreeMap<String, String>,
 }
 
+/// The variable for Jaeger's endpoint.
+const JAEGER_ENDPOINT: &str = "OTEL_EXPORTER_JAEGER_ENDPOINT";
 /// More variables than this are a mistake.
 const MAX_VARIABLES: usize = 128;
 /// A text longer than this is a mistake.
@@ -122,11 +124,11 @@ pub struct Settings {
     pub service_name: String,
     /// Which part of the traces is kept.
     pub sample_rate: f64,
-    /// Endpoint by flag or configuration file; the environment is asked where it is `None`.
+    /// Endpoint by flag; the environment is asked where it is `None`.
     pub otlp_endpoint: Option<String>,
     /// Likewise.
     pub otlp_protocol: Option<Protocol>,
-    /// Likewise; there is no variable for it.
+    /// Likewise.
     pub jaeger_endpoint: Option<String>,
     /// The variables in force, the file's settings in the lowest layer.
     pub environment: Environment,
@@ -150,8 +152,6 @@ impl Settings {
         let file = as_variables(&config.export);
         let environment = Environment::new(vec![choice.environment.clone(), own.clone(), file]);
         let flags = &choice.flags;
-        let jaeger_endpoint =
-            flags.jaeger_endpoint.clone().or_else(|| config.export.jaeger_endpoint.clone());
         Ok(Self {
             enabled,
             exporters: exporters(flags, &environment, &config.export)?,
@@ -159,9 +159,31 @@ impl Settings {
             sample_rate: sample_rate(flags, &environment, &config.export)?,
             otlp_endpoint: flags.otlp_endpoint.clone(),
             otlp_protocol: flags.otlp_protocol,
-            jaeger_endpoint,
+            jaeger_endpoint: flags.jaeger_endpoint.clone(),
             environment,
         })
+    }
+
+    /// The endpoints, each once.
+    ///
+    /// # Errors
+    /// A value that cannot be used, with the flag or variable that holds it.
+    pub fn endpoints(&self) -> Result<Vec<Endpoint>, ConfigError> {
+        let env = |name: &str| self.environment.get(name);
+        let mut endpoints = vec![];
+        for exporter in &self.exporters {
+            let endpoint = match exporter {
+                TracingExporter::None => continue,
+                TracingExporter::Otlp => {
+                    Endpoint::otlp(self.otlp_endpoint.as_deref(), self.otlp_protocol, env)?
+                }
+                TracingExporter::Jaeger => Endpoint::jaeger(self.jaeger_endpoint.as_deref(), env)?,
+            };
+            if !endpoints.contains(&endpoint) {
+                endpoints.push(endpoint);
+            }
+        }
+        Ok(endpoints)
     }
 
     /// The OTLP endpoint for people's eyes.
@@ -172,14 +194,16 @@ impl Settings {
 
     /// Jaeger's endpoint for people's eyes.
     pub fn shown_jaeger_endpoint(&self) -> String {
-        let given = self.jaeger_endpoint.as_deref();
-        given.map_or_else(|| DEFAULT_JAEGER_ENDPOINT.to_owned(), without_credentials)
+        let given = self.jaeger_endpoint.clone().or_else(|| self.environment.get(JAEGER_ENDPOINT));
+        given.map_or_else(|| DEFAULT_JAEGER_ENDPOINT.to_owned(), |url| without_credentials(&url))
     }
 
     /// Whether nobody named the endpoint of this exporter.
     pub fn is_default_endpoint(&self, exporter: TracingExporter) -> bool {
         match exporter {
-            TracingExporter::Jaeger => self.jaeger_endpoint.is_none(),
+            TracingExporter::Jaeger => {
+                self.jaeger_endpoint.is_none() && self.environment.get(JAEGER_ENDPOINT).is_none()
+            }
             TracingExporter::Otlp => {
                 self.otlp_endpoint.is_none() && self.environment.otlp("ENDPOINT").is_none()
             }
@@ -193,6 +217,9 @@ fn as_variables(file: &TracingConfig) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     if let Some(url) = &file.otlp_endpoint {
         variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), url.clone());
+    }
+    if let Some(url) = &file.jaeger_endpoint {
+        variables.insert(JAEGER_ENDPOINT.to_owned(), url.clone());
     }
     if let Some(protocol) = file.otlp_protocol {
         variables.insert("OTEL_EXPORTER_OTLP_PROTOCOL".to_owned(), protocol.to_string());

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::discovery::Identity;
+use super::outlets::Ways;
 use super::rates::Rates;
-use super::report::{ExportReport, MissingReport, TargetReport, TargetState};
+use super::report::{MissingReport, TargetReport, TargetState};
 use crate::assemble::Output;
-use crate::export::{Exporter, Notice};
 use crate::plan::{Coverage, TraceMeta};
 use crate::session::{self, Progress, Session, SessionError, Status, Summary};
 use crate::span::MonoNs;
@@ -19,7 +19,8 @@ pub(super) struct Traced {
     session: Option<Box<Session>>,
     pub(super) identity: Identity,
     pub(super) meta: Arc<TraceMeta>,
-    pub(super) exporters: Vec<Exporter>,
+    /// Where its spans go.
+    pub(super) ways: Ways,
     mechanism: &'static str,
     probes: u64,
     coverage: Coverage,
@@ -30,7 +31,7 @@ pub(super) struct Traced {
 
 impl Traced {
     /// A session that has just begun.
-    pub(super) fn new(session: Box<Session>, identity: Identity, exporters: Vec<Exporter>) -> Self {
+    pub(super) fn new(session: Box<Session>, identity: Identity, ways: Ways) -> Self {
         Self {
             meta: Arc::clone(session.meta()),
             mechanism: session.mechanism().as_str(),
@@ -40,7 +41,7 @@ impl Traced {
             last_error: None,
             session: Some(session),
             identity,
-            exporters,
+            ways,
         }
     }
 
@@ -66,9 +67,7 @@ impl Traced {
         for output in out.drain(..) {
             if let Output::Ended(span) = output {
                 rates.count(&span);
-                for exporter in &self.exporters {
-                    exporter.send_open(&span, now);
-                }
+                self.ways.send(&span, now);
             }
         }
     }
@@ -80,16 +79,6 @@ impl Traced {
             self.progress = progress;
         }
         Some(session)
-    }
-
-    /// Whether it is being detached.
-    pub(super) fn is_released(&self) -> bool {
-        self.session.is_none()
-    }
-
-    /// What there is to tell since the last call.
-    pub(super) fn notices(&self) -> Vec<Notice> {
-        self.exporters.iter().flat_map(Exporter::take_notices).collect()
     }
 
     /// What went wrong, for `status`.
@@ -122,7 +111,7 @@ impl Traced {
             spans: spans.ended,
             open: spans.open,
             drops: by_name(session::losses(counters, spans, *malformed)),
-            exporters: self.exporters.iter().map(ExportReport::of).collect(),
+            exporters: self.ways.reports(),
             last_error: self.last_error.clone(),
             ..TargetReport::bare(target.pid, target.executable.clone(), state)
         }

@@ -17,41 +17,20 @@ use super::auth;
 use super::config::{Config, ConfigError};
 use super::control::{self, Admission};
 use super::discovery::{Rules, Scanner};
+use super::outlets::Outlets;
 use super::protocol::{Refused, Request};
 use super::rates::Rates;
-use super::reach::Endpoint;
 use super::report::{Report, Totals};
 use super::settings::{Environment, Settings};
 use super::state::{self, Lock, State, StateError};
 use super::workshop::{Done, Workshop};
 use super::{health, metrics};
 use crate::attach::AttachOptions;
-use crate::export::Exporter;
+use crate::export::Endpoint;
 use crate::pipeline;
-use crate::plan::{Profile, TargetMeta};
+use crate::plan::Profile;
 use crate::session::SessionOptions;
-use crate::span::ClockAnchor;
 use targets::Targets;
-
-/// Makes exporters out of settings.
-pub trait Exporting: Send {
-    /// Whether exporters can be made of these settings, and where they would connect to.
-    ///
-    /// # Errors
-    /// Which setting cannot be used, and why.
-    fn check(&self, settings: &Settings) -> Result<Vec<Endpoint>, String>;
-
-    /// One exporter for each endpoint.
-    ///
-    /// # Errors
-    /// Which cannot be started, and why.
-    fn open(
-        &self,
-        settings: &Settings,
-        target: &TargetMeta,
-        anchor: ClockAnchor,
-    ) -> Result<Vec<Exporter>, String>;
-}
 
 /// Whoever started the service and wants to know how it is: systemd, or nobody.
 pub trait Supervisor: Send {
@@ -156,7 +135,6 @@ impl Handle {
 /// The service.
 pub struct Service {
     options: Options,
-    exporting: Box<dyn Exporting>,
     supervisor: Box<dyn Supervisor>,
     messages: mpsc::Receiver<Message>,
     admission: Arc<Admission>,
@@ -181,6 +159,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// How long the end may take: detaching, and sending the last spans.
 const END: Duration = Duration::from_secs(20);
 
+fn endpoints(settings: &Settings) -> Result<Vec<Endpoint>, ServiceError> {
+    settings.endpoints().map_err(|error| ServiceError::Settings(error.to_string()))
+}
+
 /// What sessions begin with, by the configuration.
 fn session_options(config: &Config) -> Result<SessionOptions, ServiceError> {
     let mut profile = match &config.tracing.profile {
@@ -204,7 +186,6 @@ impl Service {
     /// Something of that cannot be done.
     pub fn start(
         options: Options,
-        exporting: Box<dyn Exporting>,
         supervisor: Box<dyn Supervisor>,
     ) -> Result<(Self, Handle), ServiceError> {
         let config = Config::read(&options.config, options.config_must_exist)?;
@@ -224,7 +205,7 @@ impl Service {
         let own_environment = Environment::own();
         let settings = Settings::resolve(state.enabled, &state.choice, &own_environment, &config)
             .map_err(ServiceError::Settings)?;
-        exporting.check(&settings).map_err(ServiceError::Settings)?;
+        let endpoints = endpoints(&settings)?;
 
         let (sender, messages) = mpsc::channel();
         let group = auth::group_id(&config.control.group);
@@ -246,12 +227,12 @@ impl Service {
             info!(address = %bound, "metrics under /metrics, health under /healthz");
         }
         let workshop = Workshop::open(sender.clone()).map_err(ServiceError::Thread)?;
-        let targets =
-            Targets::new(workshop, Scanner::new(), Rules::new(&config.discovery), sessions);
+        let outlets = Outlets::new(state_dir.join("spool"), config.spool.max_bytes);
+        let rules = Rules::new(&config.discovery);
+        let targets = Targets::new(workshop, Scanner::new(), rules, sessions, outlets);
         let now = Instant::now();
-        let service = Self {
+        let mut service = Self {
             options,
-            exporting,
             supervisor,
             messages,
             admission,
@@ -269,6 +250,7 @@ impl Service {
             noticed: now,
             _locks: locks,
         };
+        service.apply(service.settings.clone(), &endpoints);
         Ok((service, Handle(sender)))
     }
 
@@ -318,6 +300,9 @@ impl Service {
             self.noticed = Instant::now();
             self.targets.notices();
         }
+        if !self.settings.enabled {
+            self.targets.close_idle();
+        }
         if self.targets.is_empty() {
             for reply in std::mem::take(&mut self.disabling) {
                 let report = self.report();
@@ -358,8 +343,7 @@ impl Service {
                 let _ = reply.send(metrics::render(&report, &self.rates));
             }
             Message::Done(done) => {
-                let settings = self.settings.clone();
-                self.targets.done(done, &settings, &*self.exporting, &mut self.rates);
+                self.targets.done(done, self.settings.enabled, &mut self.rates);
             }
             Message::Reload => self.reload(),
             Message::Stop => return false,
@@ -371,7 +355,7 @@ impl Service {
         info!("reading the configuration again");
         self.supervisor.reloading();
         match self.read_again() {
-            Ok(()) => self.last_error = None,
+            Ok(()) => {}
             Err(why) => {
                 error!("the configuration is kept as it was: {why}");
                 self.last_error = Some(format!("reload: {why}"));
@@ -386,28 +370,29 @@ impl Service {
         let State { v: _, enabled, choice } = &self.state;
         let settings = Settings::resolve(*enabled, choice, &self.own_environment, &config)
             .map_err(ServiceError::Settings)?;
-        self.exporting.check(&settings).map_err(ServiceError::Settings)?;
+        let endpoints = endpoints(&settings)?;
         if config.health.listen != self.config.health.listen {
             warn!("health.listen takes effect when the service is started again");
         }
         self.admission.set(auth::group_id(&config.control.group));
         self.targets.change(Rules::new(&config.discovery), sessions);
         self.config = config;
-        self.apply(settings);
+        self.apply(settings, &endpoints);
         Ok(())
     }
 
     /// Puts settings in force.
-    fn apply(&mut self, settings: Settings) {
-        if !settings.enabled {
-            self.targets.release_all();
-        } else if settings != self.settings {
-            self.targets.reopen(&settings, &*self.exporting);
-        }
+    fn apply(&mut self, settings: Settings, endpoints: &[Endpoint]) {
         self.settings = settings;
-        if self.settings.enabled {
-            self.targets.scan_now();
+        if !self.settings.enabled {
+            self.targets.release_all();
+            return;
         }
+        self.last_error = self.targets.send_to(endpoints, &self.settings).err();
+        if let Some(why) = &self.last_error {
+            error!("not everything can be sent: {why}");
+        }
+        self.targets.scan_now();
     }
 
     /// Detaches everything and sends what is left. The setting stays as it is: the next start
@@ -417,6 +402,7 @@ impl Service {
         self.supervisor.stopping();
         self.targets.release_all();
         let until = Instant::now() + END;
+        self.targets.close_idle();
         while !(self.targets.is_empty() && self.targets.all_sent()) {
             let left = until.saturating_duration_since(Instant::now());
             let Ok(message) = self.messages.recv_timeout(left) else {
@@ -424,10 +410,9 @@ impl Service {
                 break;
             };
             if let Message::Done(done) = message {
-                self.settings.enabled = false;
-                let settings = self.settings.clone();
-                self.targets.done(done, &settings, &*self.exporting, &mut self.rates);
+                self.targets.done(done, false, &mut self.rates);
             }
+            self.targets.close_idle();
         }
         if let Err(error) = std::fs::remove_file(&self.options.socket) {
             warn!(%error, "removing the control socket");

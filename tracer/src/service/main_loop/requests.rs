@@ -5,8 +5,8 @@ use tracing::{info, warn};
 
 use super::{Reply, Service};
 use crate::config::TracingExporter;
+use crate::export::Endpoint;
 use crate::service::protocol::{Refusal, Refused, Request};
-use crate::service::reach::Endpoint;
 use crate::service::report::{Report, ServiceReport};
 use crate::service::settings::{Choice, Settings};
 use crate::service::state::State;
@@ -40,13 +40,15 @@ impl Service {
                     .to_owned(),
             ));
         }
-        let endpoints = self.exporting.check(&settings).map_err(usage)?;
+        let endpoints = settings.endpoints().map_err(|error| usage(error.to_string()))?;
         let state = State { enabled: true, choice, ..self.state.clone() };
         self.keep(state)?;
         let exporters = &settings.exporters;
         info!(?exporters, service = settings.service_name, "tracing is on");
-        self.apply(settings);
-        Ok((self.report(), endpoints))
+        self.apply(settings, &endpoints);
+        let mut report = self.report();
+        report.warnings.extend(self.last_error.clone());
+        Ok((report, endpoints))
     }
 
     fn disable(&mut self) -> Result<(), Refused> {
@@ -54,7 +56,7 @@ impl Service {
         self.keep(state)?;
         let settings = Settings { enabled: false, ..self.settings.clone() };
         info!("tracing is off");
-        self.apply(settings);
+        self.apply(settings, &[]);
         Ok(())
     }
 
@@ -81,6 +83,7 @@ impl Service {
             rss_bytes,
             cpu_s,
             last_error: self.last_error.clone().or_else(|| self.targets.last_error()),
+            exporters: self.targets.exports(),
             totals: self.targets.totals_with(&report.targets),
         });
         report

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
-use super::Exporting;
 use crate::assemble::Output;
 use crate::attach::AttachedProbes;
 use crate::events::StopReason;
-use crate::export::{Exporter, Notice};
+use crate::export::{Endpoint, Exporter};
 use crate::service::config::Config;
 use crate::service::discovery::{self, Identity, Rules, Scanner};
+use crate::service::outlets::{self, Outlets};
 use crate::service::rates::Rates;
-use crate::service::report::{TargetReport, TargetState, Totals};
+use crate::service::report::{ExportReport, TargetReport, TargetState, Totals};
 use crate::service::settings::Settings;
 use crate::service::traced::{self, Traced};
 use crate::service::workshop::{Done, Job, Workshop};
@@ -35,6 +35,7 @@ pub(super) struct Targets {
     rules: Rules,
     sessions: SessionOptions,
     all: BTreeMap<u32, Target>,
+    outlets: Outlets,
     /// Of those that have ended.
     past: Totals,
     /// Exporters that are sending their last spans.
@@ -60,12 +61,14 @@ impl Targets {
         scanner: Scanner,
         rules: Rules,
         sessions: SessionOptions,
+        outlets: Outlets,
     ) -> Self {
         Self {
             workshop,
             scanner,
             rules,
             sessions,
+            outlets,
             all: BTreeMap::new(),
             past: Totals::default(),
             closing: 0,
@@ -208,25 +211,34 @@ impl Targets {
         }
     }
 
-    /// Spans go elsewhere from now on; those that are waiting go where they were to go.
-    pub(super) fn reopen(&mut self, settings: &Settings, exporting: &dyn Exporting) {
-        let mut old: Vec<Exporter> = vec![];
+    /// Spans go where the settings say from now on; those that are waiting go where they were to
+    /// go.
+    ///
+    /// # Errors
+    /// Some endpoints cannot be sent to; why.
+    pub(super) fn send_to(
+        &mut self,
+        endpoints: &[Endpoint],
+        settings: &Settings,
+    ) -> Result<(), String> {
+        let (old, failed) = self.outlets.change(endpoints, settings);
         for target in self.all.values_mut() {
-            let Target::Traced(traced) = target else { continue };
-            if traced.is_released() {
-                continue;
-            }
-            let meta = &traced.meta;
-            match exporting.open(settings, &meta.target, meta.anchor) {
-                Ok(new) => old.extend(std::mem::replace(&mut traced.exporters, new)),
-                Err(error) => {
-                    error!(pid = meta.target.pid, "spans go where they went before: {error}");
-                    traced.failed(error);
-                }
+            if let Target::Traced(traced) = target {
+                traced.ways = self.outlets.ways(&traced.meta);
             }
         }
         for exporter in old {
             self.close(exporter);
+        }
+        if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
+    }
+
+    /// Sends what is left and closes the exporters, when nothing is traced any more.
+    pub(super) fn close_idle(&mut self) {
+        if self.is_empty() && !self.outlets.is_empty() {
+            for exporter in self.outlets.take() {
+                self.close(exporter);
+            }
         }
     }
 
@@ -236,32 +248,18 @@ impl Targets {
     }
 
     /// Takes in what the workshop has done.
-    pub(super) fn done(
-        &mut self,
-        done: Done,
-        settings: &Settings,
-        exporting: &dyn Exporting,
-        rates: &mut Rates,
-    ) {
+    pub(super) fn done(&mut self, done: Done, enabled: bool, rates: &mut Rates) {
         match done {
             Done::Attached { pid, identity, result: Ok(session) } => {
                 let meta = session.meta();
-                let exporters = exporting.open(settings, &meta.target, meta.anchor);
-                let (exporters, error) = match exporters {
-                    Ok(exporters) => (exporters, None),
-                    Err(error) => (vec![], Some(error)),
-                };
+                let ways = self.outlets.ways(meta);
                 let executable = meta.target.executable.display();
                 info!(pid, %executable, probes = session.probes(), "attached");
                 self.past.attached += 1;
-                let mut traced = Box::new(Traced::new(session, identity, exporters));
-                if let Some(error) = error {
-                    error!(pid, "{error}");
-                    traced.failed(error);
-                }
+                let traced = Box::new(Traced::new(session, identity, ways));
                 self.all.insert(pid, Target::Traced(traced));
                 self.pause = AttachedProbes::DRAIN_INTERVAL;
-                if !settings.enabled {
+                if !enabled {
                     self.release(pid, "tracing is turned off");
                 }
             }
@@ -269,7 +267,7 @@ impl Targets {
                 self.all.remove(&pid);
                 // It may have ended meanwhile, or executed something else: then it is looked at
                 // anew.
-                if settings.enabled && discovery::identity(pid) == Some(identity) {
+                if enabled && discovery::identity(pid) == Some(identity) {
                     warn!(pid, "not traced: {reason}");
                     self.past.refused += 1;
                     self.refuse(pid, identity, reason);
@@ -293,24 +291,21 @@ impl Targets {
                         self.past.lost([("summary_unavailable", 1)]);
                     }
                 }
-                for exporter in std::mem::take(&mut traced.exporters) {
-                    self.close(exporter);
-                }
                 if let Some(error) = traced.report().last_error
-                    && settings.enabled
+                    && enabled
                     && discovery::identity(pid) == Some(traced.identity)
                 {
                     // Again and again would be of no use.
                     self.refuse(pid, traced.identity, error);
                 }
-                if settings.enabled {
+                if enabled {
                     self.scan_now();
                 }
             }
             Done::Closed { stats } => {
                 self.closing = self.closing.saturating_sub(1);
                 self.past.exported += stats.exported;
-                self.past.lost(stats.dropped.iter().map(|(name, n)| (*name, *n)));
+                self.past.lost(stats.dropped);
                 let lost = stats.lost();
                 if lost > 0 {
                     warn!(lost, "spans could not be sent: {:?}", stats.last_error);
@@ -327,21 +322,13 @@ impl Targets {
     }
 
     /// Logs what exporters have to tell.
-    pub(super) fn notices(&mut self) {
-        for (pid, target) in &mut self.all {
-            let Target::Traced(traced) = target else { continue };
-            for notice in traced.notices() {
-                match notice {
-                    Notice::Unreachable { endpoint, error } => {
-                        warn!(pid, "{endpoint} cannot be reached ({error}); spans are kept");
-                    }
-                    Notice::Recovered { endpoint } => info!(pid, "{endpoint} can be reached again"),
-                    Notice::Rejected { endpoint, error } => {
-                        warn!(pid, "{endpoint} refuses spans ({error})");
-                    }
-                }
-            }
-        }
+    pub(super) fn notices(&self) {
+        self.outlets.notices().iter().for_each(outlets::log);
+    }
+
+    /// The account of each endpoint.
+    pub(super) fn exports(&self) -> Vec<ExportReport> {
+        self.outlets.reports()
     }
 
     pub(super) fn last_error(&self) -> Option<String> {
@@ -374,10 +361,10 @@ impl Targets {
             totals.hits += target.hits;
             totals.spans += target.spans;
             totals.lost(target.drops.iter().map(|(name, n)| (name.as_str(), *n)));
-            for exporter in &target.exporters {
-                totals.exported += exporter.exported;
-                totals.lost(exporter.drops.iter().map(|(name, n)| (name.as_str(), *n)));
-            }
+        }
+        for stats in self.outlets.stats() {
+            totals.exported += stats.exported;
+            totals.lost(stats.dropped);
         }
         totals
     }
