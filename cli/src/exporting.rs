@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tracer::export::{Exporter, Notice, OtlpConfig, Protocol, ResourceInfo};
 use tracer::plan::TargetMeta;
-use tracer::service::{Endpoint, Exporting, Settings};
 use tracer::span::ClockAnchor;
 
 use crate::args::{ExportArgs, ExporterKind};
@@ -93,49 +92,6 @@ impl Destinations {
                 Exporter::start(config.clone(), resource.clone(), anchor).map_err(CliError::failed)
             })
             .collect()
-    }
-}
-
-/// Makes the service's exporters, the same way as those of a command.
-pub struct ForService;
-
-impl ForService {
-    fn destinations(settings: &Settings) -> Result<Destinations, String> {
-        let args = ExportArgs {
-            exporters: match settings.exporters.as_slice() {
-                [] => vec![ExporterKind::None],
-                exporters => exporters.iter().copied().map(ExporterKind::from).collect(),
-            },
-            otlp_endpoint: settings.otlp_endpoint.clone(),
-            otlp_protocol: settings.otlp_protocol,
-            jaeger_endpoint: settings.jaeger_endpoint.clone(),
-            service_name: Some(settings.service_name.clone()),
-        };
-        let env = |name: &str| settings.environment.get(name);
-        Destinations::resolve(&args, env).map_err(|error| error.message)
-    }
-}
-
-impl Exporting for ForService {
-    fn check(&self, settings: &Settings) -> Result<Vec<Endpoint>, String> {
-        let destinations = Self::destinations(settings)?;
-        let endpoint = |config: &OtlpConfig| {
-            Some(Endpoint {
-                shown: config.display_endpoint(),
-                host: config.endpoint.host_str()?.to_owned(),
-                port: config.endpoint.port_or_known_default()?,
-            })
-        };
-        Ok(destinations.endpoints.iter().filter_map(endpoint).collect())
-    }
-
-    fn open(
-        &self,
-        settings: &Settings,
-        target: &TargetMeta,
-        anchor: ClockAnchor,
-    ) -> Result<Vec<Exporter>, String> {
-        Self::destinations(settings)?.start(target, anchor).map_err(|error| error.message)
     }
 }
 

@@ -8,7 +8,6 @@ use tracer::service::{Options, Service, ServiceError, Supervisor};
 
 use crate::args::Daemon;
 use crate::exit::{CliError, CommandResult, Exit};
-use crate::exporting::ForService;
 use crate::signals;
 
 /// Serves until SIGTERM or SIGINT.
@@ -23,8 +22,7 @@ pub fn run(args: &Daemon) -> CommandResult {
         socket: args.socket.socket.clone(),
     };
     let supervisor = Box::new(Systemd { watchdog: watchdog() });
-    let (service, handle) =
-        Service::start(options, Box::new(ForService), supervisor).map_err(cannot_start)?;
+    let (service, handle) = Service::start(options, supervisor).map_err(cannot_start)?;
     let wait = move || {
         loop {
             match signals.next() {

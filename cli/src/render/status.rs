@@ -3,7 +3,7 @@
 
 use tracer::config::{TracingExporter, percent};
 use tracer::service::Report;
-use tracer::service::report::{ServiceReport, TargetReport, TargetState};
+use tracer::service::report::{ExportReport, ServiceReport, TargetReport, TargetState};
 
 use super::style::{Role, Style};
 use super::text::{self, counted};
@@ -87,7 +87,8 @@ pub fn status(report: &Report, style: Style) -> String {
 }
 
 fn service(service: &ServiceReport) -> String {
-    let ServiceReport { pid, version, uptime_s, rss_bytes, cpu_s, last_error, totals } = service;
+    let ServiceReport { pid, version, uptime_s, rss_bytes, cpu_s, last_error, exporters, totals } =
+        service;
     let uptime = std::time::Duration::from_secs(*uptime_s);
     let mut lines = format!(
         "service {version}, pid {pid}, up {uptime:?}, {} MiB, {cpu_s:.1} s of CPU; since then {}, {}\n",
@@ -96,6 +97,9 @@ fn service(service: &ServiceReport) -> String {
         counted(totals.spans, "span"),
     );
     lines.push_str(&lost("  ", &totals.drops));
+    for exporter in exporters {
+        lines.extend(export(exporter).into_iter().map(|line| line + "\n"));
+    }
     if let Some(error) = last_error {
         lines.push_str(&format!("  last error: {}\n", text::sanitise(error)));
     }
@@ -108,6 +112,25 @@ fn lost(indent: &str, drops: &std::collections::BTreeMap<String, u64>) -> String
     }
     let each: Vec<String> = drops.iter().map(|(name, count)| format!("{name} {count}")).collect();
     format!("{indent}lost: {}\n", each.join(", "))
+}
+
+fn export(exporter: &ExportReport) -> Vec<String> {
+    let ExportReport { endpoint, protocol, exported, queued, spooled, drops, retries, last_error } =
+        exporter;
+    let mut waiting = format!("{queued} waiting");
+    if *spooled > 0 {
+        waiting.push_str(&format!(", {spooled} on disk"));
+    }
+    if *retries > 0 {
+        waiting.push_str(&format!(", {}", counted(*retries, "retry").replace("retrys", "retries")));
+    }
+    let line = format!("  {endpoint} ({protocol}): {exported} sent, {waiting}");
+    let mut lines = vec![text::sanitise(&line).into_owned()];
+    lines.extend(lost("    ", drops).lines().map(str::to_owned));
+    if let Some(error) = last_error {
+        lines.push(format!("    last error: {}", text::sanitise(error)));
+    }
+    lines
 }
 
 fn target(target: &TargetReport, style: Style) -> Vec<String> {
@@ -148,17 +171,6 @@ fn target(target: &TargetReport, style: Style) -> Vec<String> {
         lines.push(text::sanitise(&line).into_owned());
     }
     lines.extend(lost("  ", &target.drops).lines().map(str::to_owned));
-    for exporter in &target.exporters {
-        let line = format!(
-            "  {} ({}): {} sent, {} waiting",
-            exporter.endpoint, exporter.protocol, exporter.exported, exporter.queued
-        );
-        lines.push(text::sanitise(&line).into_owned());
-        lines.extend(lost("    ", &exporter.drops).lines().map(str::to_owned));
-        if let Some(error) = &exporter.last_error {
-            lines.push(format!("    last error: {}", text::sanitise(error)));
-        }
-    }
     if let Some(error) = &target.last_error {
         lines.push(format!("  last error: {}", text::sanitise(error)));
     }
