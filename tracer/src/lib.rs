@@ -3,18 +3,19 @@
 //! One direction, one type between neighbours:
 //!
 //! ```text
-//! PID ─► Target ─► ProbePlan ─► AttachedProbes ─► Event ─► Span ─► exporter / terminal / store
-//!     target     plan         attach           events   assemble  export
+//! PID ─► Target ─► ProbePlan ─► AttachedProbes ─► Event ─► Span ─► Span ─► exporter / store
+//!     target     plan         attach           events   assemble  sampling  export
 //! ```
 //!
-//! `plan`, `events`, `assemble` need neither root nor a kernel; only `attach` names aya, only
-//! `export` names OpenTelemetry.
+//! `plan`, `events`, `assemble`, `sampling` need neither root nor a kernel; only `attach` names
+//! aya, only `export` names OpenTelemetry and Thrift.
 
 pub mod assemble;
 pub mod attach;
 pub mod events;
 pub mod export;
 pub mod plan;
+pub mod sampling;
 pub mod session;
 pub mod span;
 pub mod target;
