@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use tracer::config::TracingExporter;
+use tracer::config::{TracingConfig, TracingExporter};
 use tracer::export::Protocol;
+use tracer::sampling::KeepRule;
 
 use crate::engine::{Mechanism, Options};
 
@@ -260,10 +261,10 @@ pub struct ViewArgs {
     pub min_duration: Option<Duration>,
 }
 
-/// Where spans are sent.
-#[derive(Debug, Default, Args)]
+/// Where spans are sent, and which: also what `enable` sets.
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Export")]
-pub struct ExportArgs {
+pub struct SettingArgs {
     /// Send spans away; repeatable [default: none]
     #[arg(long = "exporter", value_enum, value_name = "KIND")]
     pub exporters: Vec<ExporterKind>,
@@ -277,13 +278,77 @@ pub struct ExportArgs {
     #[arg(long, value_name = "PROTOCOL")]
     pub otlp_protocol: Option<Protocol>,
 
-    /// Jaeger's OTLP receiver (port 4317 or 4318)
+    /// Where Jaeger is: Thrift over HTTP, or its OTLP receiver with port 4318 or path /v1/traces
+    /// [env: OTEL_EXPORTER_JAEGER_ENDPOINT] [default: http://localhost:14268/api/traces]
     #[arg(long, value_name = "URL")]
     pub jaeger_endpoint: Option<String>,
 
     /// Name of the service that spans belong to [env: OTEL_SERVICE_NAME] [default: orchestrate]
     #[arg(long, value_name = "NAME")]
     pub service_name: Option<String>,
+
+    /// Export this share of all traces, 0 to 1, chosen by their ids [env: OTEL_TRACES_SAMPLER_ARG]
+    /// [default: 1]
+    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
+    pub sample_rate: Option<f64>,
+
+    /// Begin to export no more than this many traces in a second
+    #[arg(long, value_name = "N")]
+    pub max_traces_per_second: Option<u32>,
+
+    /// Export all the same: traces with a span for which all of the rule holds; repeatable. `error`,
+    /// `slower=500ms`, `name=tool_*`, `outcome=cancelled`, `attr:key=value`; commas mean "and"
+    #[arg(long, value_name = "RULE")]
+    pub keep: Vec<KeepRule>,
+}
+
+impl SettingArgs {
+    /// As the library has it.
+    pub fn config(&self) -> TracingConfig {
+        let Self {
+            exporters,
+            otlp_endpoint,
+            otlp_protocol,
+            jaeger_endpoint,
+            service_name,
+            sample_rate,
+            max_traces_per_second,
+            keep,
+        } = self.clone();
+        TracingConfig {
+            exporters: exporters.into_iter().map(TracingExporter::from).collect(),
+            service_name,
+            sample_rate,
+            max_traces_per_second,
+            keep,
+            jaeger_endpoint,
+            otlp_endpoint,
+            otlp_protocol,
+        }
+    }
+}
+
+/// What a command that traces by itself does with its spans.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Export")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub setting: SettingArgs,
+
+    /// Keep spans in this folder while an endpoint cannot be reached, and send them later, or in
+    /// the next run with the same folder
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+
+    /// The most that the spool of an endpoint may hold: 64M, 2G
+    #[arg(long, value_name = "BYTES", value_parser = parse_spool_size, default_value = "512M")]
+    pub spool_size: u64,
+}
+
+impl Default for ExportArgs {
+    fn default() -> Self {
+        Self { setting: SettingArgs::default(), spool: None, spool_size: 512 << 20 }
+    }
 }
 
 /// Kinds of exporters.
@@ -291,7 +356,7 @@ pub struct ExportArgs {
 pub enum ExporterKind {
     /// An OTLP endpoint: the OpenTelemetry Collector, Jaeger, Tempo…
     Otlp,
-    /// Jaeger, through its OTLP receiver
+    /// Jaeger, by its own protocol (Thrift over HTTP)
     Jaeger,
     /// Nothing
     None,
@@ -307,14 +372,28 @@ impl From<ExporterKind> for TracingExporter {
     }
 }
 
-impl From<TracingExporter> for ExporterKind {
-    fn from(exporter: TracingExporter) -> Self {
-        match exporter {
-            TracingExporter::Otlp => Self::Otlp,
-            TracingExporter::Jaeger => Self::Jaeger,
-            TracingExporter::None => Self::None,
-        }
+/// A number; whether it lies within bounds is looked at later.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(rate) if !rate.is_nan() => Ok(rate),
+        _ => Err("expected a number from 0 to 1, such as 0.25".to_owned()),
     }
+}
+
+/// Bytes with K, M or G.
+fn parse_spool_size(text: &str) -> Result<u64, String> {
+    const EXPECTED: &str = "expected a size such as 64M or 2G, 1M at least";
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let factor: u64 = match text[digits..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    let bytes = text[..digits].parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
+    bytes.filter(|bytes| *bytes >= 1 << 20).ok_or_else(|| EXPECTED.to_owned())
 }
 
 /// Bytes with K or M, a power of two, as the kernel wants ring buffers.
@@ -352,9 +431,12 @@ mod tests {
     }
 
     #[test]
-    fn exporters_are_the_librarys() {
-        for kind in ExporterKind::value_variants() {
-            assert_eq!(ExporterKind::from(TracingExporter::from(*kind)), *kind);
+    fn rates() {
+        assert_eq!(parse_rate("0.5"), Ok(0.5));
+        assert_eq!(parse_rate("-3"), Ok(-3.0));
+        assert_eq!(parse_rate("inf"), Ok(f64::INFINITY));
+        for text in ["", "half", "NaN", "50%"] {
+            assert!(parse_rate(text).unwrap_err().contains("0 to 1"), "{text}");
         }
     }
 
@@ -365,6 +447,15 @@ mod tests {
         assert!(parse_ring_size("3M").unwrap_err().contains("power of two"));
         assert!(parse_ring_size("4G").unwrap_err().contains("unknown unit"));
         assert!(parse_ring_size("M").unwrap_err().contains("expected a size"));
+    }
+
+    #[test]
+    fn spool_sizes() {
+        assert_eq!(parse_spool_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_spool_size("2g"), Ok(2 << 30));
+        for wrong in ["", "M", "1K", "5T", "-1", "99999999999999999999"] {
+            assert!(parse_spool_size(wrong).unwrap_err().contains("64M"), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,11 +8,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::export::DEFAULT_JAEGER_ENDPOINT;
 use crate::export::{DEFAULT_ENDPOINT, Protocol};
+use crate::sampling::{KeepRule, Ratio};
 
 /// Where OTLP goes when nobody says otherwise.
 pub const DEFAULT_OTLP_ENDPOINT: &str = DEFAULT_ENDPOINT;
-/// Every trace.
-pub const DEFAULT_SAMPLE_RATE: f64 = 1.0;
 
 /// Where spans go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -81,6 +80,12 @@ pub struct TracingConfig {
     /// Which part of the traces is kept, from 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<f64>,
+    /// No more traces than this begin to be exported in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_traces_per_second: Option<u32>,
+    /// Traces that are exported all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<KeepRule>,
     /// URL of the Jaeger collector.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jaeger_endpoint: Option<String>,
@@ -117,7 +122,21 @@ impl TracingConfig {
     /// With the part of the traces that is kept; clamped to 0–1.
     #[must_use]
     pub fn with_sample_rate(mut self, rate: f64) -> Self {
-        self.sample_rate = Some(clamp_sample_rate(rate));
+        self.sample_rate = Some(Ratio::clamped(rate).0.get());
+        self
+    }
+
+    /// With a limit of traces that begin to be exported in a second.
+    #[must_use]
+    pub fn with_max_traces_per_second(mut self, traces: u32) -> Self {
+        self.max_traces_per_second = Some(traces);
+        self
+    }
+
+    /// With one more rule for traces that are exported all the same.
+    #[must_use]
+    pub fn with_keep_rule(mut self, rule: KeepRule) -> Self {
+        self.keep.push(rule);
         self
     }
 
@@ -141,11 +160,6 @@ impl TracingConfig {
         self.otlp_protocol = Some(protocol);
         self
     }
-}
-
-/// A sample rate within 0–1. What is not a number keeps everything.
-pub fn clamp_sample_rate(rate: f64) -> f64 {
-    if rate.is_nan() { DEFAULT_SAMPLE_RATE } else { rate.clamp(0.0, 1.0) }
 }
 
 /// A rate as people read it: `100%`, `12.5%`.

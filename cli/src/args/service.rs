@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use tracer::service::{CONFIG_FILE, SOCKET, STATE_DIR};
 
-use super::{EXIT_CODES, ExportArgs};
+use super::{EXIT_CODES, SettingArgs};
 
 const ENABLE_EXAMPLES: &str = "\
 Examples:
@@ -77,17 +77,7 @@ impl FilesArgs {
 #[command(after_help = ENABLE_EXAMPLES, after_long_help = format!("{ENABLE_EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Enable {
     #[command(flatten)]
-    pub export: ExportArgs,
-
-    /// Part of the traces to keep, from 0 to 1 [env: OTEL_TRACES_SAMPLER_ARG] [default: 1.0]
-    #[arg(
-        long,
-        value_name = "RATE",
-        value_parser = parse_rate,
-        allow_negative_numbers = true,
-        help_heading = "Export"
-    )]
-    pub sample_rate: Option<f64>,
+    pub setting: SettingArgs,
 
     #[command(flatten)]
     pub socket: SocketArg,
@@ -142,27 +132,4 @@ pub struct InstallService {
     /// Take away again what was installed; settings and configuration stay
     #[arg(long)]
     pub remove: bool,
-}
-
-/// A number; whether it lies within bounds is looked at later.
-fn parse_rate(text: &str) -> Result<f64, String> {
-    match text.trim().parse::<f64>() {
-        Ok(rate) if !rate.is_nan() => Ok(rate),
-        _ => Err("expected a number from 0 to 1, such as 0.25".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates() {
-        assert_eq!(parse_rate("0.5"), Ok(0.5));
-        assert_eq!(parse_rate("-3"), Ok(-3.0));
-        assert_eq!(parse_rate("inf"), Ok(f64::INFINITY));
-        for text in ["", "half", "NaN", "50%"] {
-            assert!(parse_rate(text).unwrap_err().contains("0 to 1"), "{text}");
-        }
-    }
 }

@@ -3,7 +3,6 @@
 use std::io::Write as _;
 
 use clap::ColorChoice;
-use tracer::config::{TracingConfig, clamp_sample_rate};
 use tracer::service::client::{self, ClientError};
 use tracer::service::protocol::{Refusal, Request, VERSION};
 use tracer::service::{Choice, Environment};
@@ -22,13 +21,7 @@ pub fn run(args: &Enable, color: ColorChoice) -> CommandResult {
         let label = style.paint(Role::Warning, "warning:");
         let _ = writeln!(std::io::stderr(), "{label} {}", text::sanitise(message));
     };
-    if let Some(rate) = args.sample_rate {
-        let clamped = clamp_sample_rate(rate);
-        if clamped != rate {
-            warn(&format!("--sample-rate {rate}: clamped to {clamped}; it goes from 0 to 1"));
-        }
-    }
-    let choice = Choice { flags: flags(args), environment: Environment::own() };
+    let choice = Choice { flags: args.setting.config(), environment: Environment::own() };
     let request = Request::Enable { v: VERSION, choice };
     let report = client::ask(&args.socket.socket, &request).map_err(refused)?;
     print(&status::enabled(&report))?;
@@ -36,18 +29,6 @@ pub fn run(args: &Enable, color: ColorChoice) -> CommandResult {
         warn(warning);
     }
     Ok(Exit::Ok)
-}
-
-fn flags(args: &Enable) -> TracingConfig {
-    let export = &args.export;
-    TracingConfig {
-        exporters: export.exporters.iter().map(|kind| (*kind).into()).collect(),
-        service_name: export.service_name.clone(),
-        sample_rate: args.sample_rate.map(clamp_sample_rate),
-        jaeger_endpoint: export.jaeger_endpoint.clone(),
-        otlp_endpoint: export.otlp_endpoint.clone(),
-        otlp_protocol: export.otlp_protocol,
-    }
 }
 
 /// The service's refusal, or why it could not be asked.

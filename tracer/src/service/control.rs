@@ -242,20 +242,13 @@ fn answer(stream: &mut UnixStream, result: Result<Report, Refused>) -> io::Resul
 mod tests {
     use super::*;
     use crate::service::client::{self, ClientError};
-    use crate::service::settings::{Environment, Settings};
+    use crate::service::{Choice, Config, Settings};
     use std::io::Read;
 
     fn report() -> Report {
-        let settings = Settings {
-            enabled: true,
-            exporters: vec![],
-            service_name: "x".to_owned(),
-            sample_rate: 1.0,
-            otlp_endpoint: None,
-            otlp_protocol: None,
-            jaeger_endpoint: None,
-            environment: Environment::default(),
-        };
+        let none = Default::default();
+        let settings =
+            Settings::resolve(true, &Choice::default(), &none, &Config::default()).unwrap();
         Report::of_settings(&settings)
     }
 

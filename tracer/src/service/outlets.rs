@@ -1,127 +1,88 @@
-//! The ways out: one exporter for each endpoint, shared by all processes, and for each process an
-//! account with every one of them.
-
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::path::{Path, PathBuf};
+//! Where spans go: the exporters that the settings in force ask for, shared by all processes.
 
 use tracing::{info, warn};
 
 use super::report::ExportReport;
 use super::settings::Settings;
 use crate::export::{
-    Endpoint, ExportOptions, ExportStats, Exporter, Notice, ResourceInfo, Sender, SpoolConfig,
-    StartError,
+    Endpoint, ExportStats, Exporters, Limits, Notice, Outlet, ResourceInfo, SpoolConfig,
 };
 use crate::plan::TraceMeta;
-use crate::span::{MonoNs, Span};
+use crate::sampling::Policy;
+use crate::span::MonoNs;
 
-/// Where the spans of one process go.
-#[derive(Default)]
-pub(super) struct Ways(Vec<(Endpoint, Sender)>);
-
-impl Ways {
-    /// Sends a span everywhere; `until` ends one that is still running.
-    pub(super) fn send(&self, span: &Span, until: MonoNs) {
-        for (_, sender) in &self.0 {
-            sender.send_open(span, until);
-        }
-    }
-
-    /// The account of each.
-    pub(super) fn reports(&self) -> Vec<ExportReport> {
-        self.0
-            .iter()
-            .map(|(endpoint, sender)| ExportReport::of(endpoint, &sender.stats()))
-            .collect()
-    }
-}
-
-/// All exporters.
+/// All exporters, and what each process's spans go through before.
 pub(super) struct Outlets {
-    exporters: Vec<Exporter>,
+    exporters: Exporters,
     service_name: String,
-    spool_dir: PathBuf,
-    spool_bytes: u64,
+    policy: Policy,
+    spool: Option<SpoolConfig>,
 }
 
 impl Outlets {
-    /// None yet. What cannot be sent waits below `spool_dir`, at most `spool_bytes` per endpoint.
-    pub(super) fn new(spool_dir: PathBuf, spool_bytes: u64) -> Self {
-        Self { exporters: vec![], service_name: String::new(), spool_dir, spool_bytes }
+    /// None yet. What cannot be sent waits in `spool`.
+    pub(super) fn new(spool: Option<SpoolConfig>) -> Self {
+        Self {
+            exporters: Exporters::default(),
+            service_name: String::new(),
+            policy: Policy::default(),
+            spool,
+        }
     }
 
     /// From now on spans go where the settings say. Gives the exporters that are of no use any
-    /// more, to be closed once nobody sends to them, and what went wrong.
+    /// more, to be closed once outlets are redirected, and what went wrong.
     pub(super) fn change(
         &mut self,
         endpoints: &[Endpoint],
         settings: &Settings,
-    ) -> (Vec<Exporter>, Vec<String>) {
+    ) -> (Exporters, Vec<String>) {
         self.service_name.clone_from(&settings.service_name);
-        let (kept, old): (Vec<_>, Vec<_>) = std::mem::take(&mut self.exporters)
-            .into_iter()
-            .partition(|exporter| endpoints.contains(exporter.endpoint()));
-        self.exporters = kept;
-        let mut failed = vec![];
-        for endpoint in endpoints {
-            if self.exporters.iter().any(|exporter| exporter.endpoint() == endpoint) {
-                continue;
-            }
-            match self.start(endpoint) {
-                Ok(exporter) => {
-                    info!(endpoint = endpoint.display(), protocol = endpoint.protocol(), "sending");
-                    self.exporters.push(exporter);
-                }
-                Err(error) => failed.push(error.to_string()),
-            }
-        }
-        (old, failed)
+        self.policy.clone_from(&settings.policy);
+        let (old, failed) =
+            self.exporters.change(endpoints, &Limits::default(), self.spool.as_ref());
+        (old, failed.iter().map(ToString::to_string).collect())
     }
 
-    fn start(&self, endpoint: &Endpoint) -> Result<Exporter, StartError> {
-        let with = |spool| ExportOptions { spool, ..ExportOptions::default() };
-        if self.spool_bytes == 0 {
-            return Exporter::start(endpoint.clone(), with(None));
-        }
-        let dir = self.spool_dir.join(folder(endpoint));
-        let spool = SpoolConfig { dir, max_bytes: self.spool_bytes };
-        Exporter::start(endpoint.clone(), with(Some(spool))).or_else(|error| match error {
-            // Better without than not at all: it may still be in use by the one before.
-            StartError::Spool { .. } => {
-                warn!("spans that cannot be sent wait in memory only: {error}");
-                Exporter::start(endpoint.clone(), with(None))
-            }
-            error => Err(error),
-        })
+    fn resource(&self, meta: &TraceMeta) -> ResourceInfo {
+        ResourceInfo::local(Some(self.service_name.clone()), meta.target.clone())
     }
 
-    /// Opens the accounts of a process.
-    pub(super) fn ways(&self, meta: &TraceMeta) -> Ways {
-        let resource = ResourceInfo::local(Some(self.service_name.clone()), meta.target.clone());
-        let way = |exporter: &Exporter| {
-            (exporter.endpoint().clone(), exporter.sender(&resource, meta.anchor))
-        };
-        Ways(self.exporters.iter().map(way).collect())
+    /// The way out for a process.
+    pub(super) fn outlet(&self, meta: &TraceMeta) -> Outlet {
+        self.exporters.outlet(&self.resource(meta), meta.anchor, &self.policy)
+    }
+
+    /// What has changed holds for this process, too.
+    pub(super) fn redirect(&self, outlet: &mut Outlet, meta: &TraceMeta) {
+        let resource = self.resource(meta);
+        outlet.redirect(&self.exporters, &resource, meta.anchor, &self.policy, MonoNs::now());
     }
 
     /// The account of each endpoint, all processes together.
     pub(super) fn reports(&self) -> Vec<ExportReport> {
-        let report = |exporter: &Exporter| ExportReport::of(exporter.endpoint(), &exporter.stats());
-        self.exporters.iter().map(report).collect()
+        let each = self.exporters.iter();
+        each.map(|exporter| ExportReport::of(exporter.endpoint(), &exporter.stats())).collect()
     }
 
-    /// The same in numbers.
+    /// The accounts of a process, in the order of the endpoints.
+    pub(super) fn reports_of(&self, outlet: &Outlet) -> Vec<ExportReport> {
+        let both = self.exporters.iter().zip(outlet.stats());
+        both.map(|(exporter, stats)| ExportReport::of(exporter.endpoint(), &stats)).collect()
+    }
+
+    /// The accounts in numbers.
     pub(super) fn stats(&self) -> Vec<ExportStats> {
-        self.exporters.iter().map(Exporter::stats).collect()
+        self.exporters.iter().map(|exporter| exporter.stats()).collect()
     }
 
     /// What there is to tell since the last call.
     pub(super) fn notices(&self) -> Vec<Notice> {
-        self.exporters.iter().flat_map(Exporter::take_notices).collect()
+        self.exporters.take_notices()
     }
 
     /// Gives all of them away, to be closed.
-    pub(super) fn take(&mut self) -> Vec<Exporter> {
+    pub(super) fn take(&mut self) -> Exporters {
         std::mem::take(&mut self.exporters)
     }
 
@@ -129,22 +90,6 @@ impl Outlets {
     pub(super) fn is_empty(&self) -> bool {
         self.exporters.is_empty()
     }
-}
-
-/// A folder's name for an endpoint: the same in every run, and it says which.
-fn folder(endpoint: &Endpoint) -> PathBuf {
-    let url = endpoint.url();
-    let mut hash = DefaultHasher::new();
-    (url.as_str(), endpoint.protocol()).hash(&mut hash);
-    let host: String = url
-        .host_str()
-        .unwrap_or("host")
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-'))
-        .take(64)
-        .collect();
-    let port = url.port_or_known_default().unwrap_or(0);
-    Path::new(&format!("{host}-{port}-{:016x}", hash.finish())).to_owned()
 }
 
 /// Logs what an exporter has to tell.
@@ -190,7 +135,8 @@ mod tests {
     #[test]
     fn only_what_changes_is_started_anew() {
         let dir = tempfile::tempdir().unwrap();
-        let mut outlets = Outlets::new(dir.path().join("spool"), 1 << 20);
+        let spool = SpoolConfig { dir: dir.path().join("spool"), max_bytes: 1 << 20 };
+        let mut outlets = Outlets::new(Some(spool));
         let (one, endpoints) = settings(&["http://127.0.0.1:1"], "a");
         assert!(outlets.change(&endpoints, &one).0.is_empty());
         let (both, endpoints) =
@@ -200,10 +146,10 @@ mod tests {
         assert_eq!(outlets.reports().len(), 2);
         let (other, endpoints) = settings(&["http://127.0.0.1:3"], "b");
         let (old, _) = outlets.change(&endpoints, &other);
-        assert_eq!((old.len(), outlets.reports().len()), (2, 1));
+        assert_eq!((old.iter().count(), outlets.reports().len()), (2, 1));
         // One folder for each endpoint that was ever sent to.
         assert_eq!(std::fs::read_dir(dir.path().join("spool")).unwrap().count(), 3);
-        assert_eq!(outlets.take().len(), 1);
+        assert_eq!(outlets.take().iter().count(), 1);
         assert!(outlets.is_empty());
     }
 }

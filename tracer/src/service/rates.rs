@@ -84,6 +84,7 @@ pub(super) mod tests {
             polls: None,
             busy_ns: None,
             attributes: vec![],
+            events: vec![],
         }
     }
 

@@ -154,6 +154,9 @@ pub struct TargetReport {
     pub open: u64,
     /// Everything lost, by name; empty when nothing was.
     pub drops: BTreeMap<String, u64>,
+    /// Spans that sampling left out, by reason; empty when none were.
+    #[serde(default)]
+    pub unsampled: BTreeMap<String, u64>,
     /// Where its spans go.
     pub exporters: Vec<ExportReport>,
     /// What went wrong last.
@@ -180,6 +183,7 @@ impl TargetReport {
             spans: 0,
             open: 0,
             drops: BTreeMap::new(),
+            unsampled: BTreeMap::new(),
             exporters: vec![],
             last_error: None,
         }
@@ -264,12 +268,12 @@ impl Report {
             enabled: settings.enabled,
             exporters: settings.exporters.clone(),
             service_name: settings.service_name.clone(),
-            sample_rate: settings.sample_rate,
+            sample_rate: settings.policy.ratio.get(),
             jaeger_endpoint: settings.shown_jaeger_endpoint(),
             jaeger_endpoint_is_default: settings.is_default_endpoint(TracingExporter::Jaeger),
             otlp_endpoint: settings.shown_otlp_endpoint(),
             otlp_endpoint_is_default: settings.is_default_endpoint(TracingExporter::Otlp),
-            warnings: vec![],
+            warnings: settings.warnings.clone(),
             service: None,
             targets: vec![],
         }

@@ -8,10 +8,10 @@ use url::Url;
 
 use super::config::Config;
 use crate::config::{
-    DEFAULT_JAEGER_ENDPOINT, DEFAULT_OTLP_ENDPOINT, DEFAULT_SAMPLE_RATE, TracingConfig,
-    TracingExporter, clamp_sample_rate,
+    DEFAULT_JAEGER_ENDPOINT, DEFAULT_OTLP_ENDPOINT, TracingConfig, TracingExporter,
 };
 use crate::export::{ConfigError, DEFAULT_SERVICE_NAME, Endpoint, Protocol};
+use crate::sampling::{Policy, Ratio};
 
 /// What `enable` sends: its flags, and the `OTEL_*` variables of whoever called it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -122,8 +122,10 @@ pub struct Settings {
     pub exporters: Vec<TracingExporter>,
     /// `service.name` of the spans.
     pub service_name: String,
-    /// Which part of the traces is kept.
-    pub sample_rate: f64,
+    /// Which traces are exported.
+    pub policy: Policy,
+    /// What was not taken as it was said.
+    pub warnings: Vec<String>,
     /// Endpoint by flag; the environment is asked where it is `None`.
     pub otlp_endpoint: Option<String>,
     /// Likewise.
@@ -152,11 +154,20 @@ impl Settings {
         let file = as_variables(&config.export);
         let environment = Environment::new(vec![choice.environment.clone(), own.clone(), file]);
         let flags = &choice.flags;
+        let (ratio, warning) = ratio(flags, &environment, &config.export)?;
+        let keep = if flags.keep.is_empty() { &config.export.keep } else { &flags.keep };
+        let policy = Policy {
+            ratio,
+            traces_per_second: flags.max_traces_per_second.or(config.export.max_traces_per_second),
+            keep: keep.clone(),
+            ..Policy::default()
+        };
         Ok(Self {
             enabled,
             exporters: exporters(flags, &environment, &config.export)?,
             service_name: service_name(flags, choice, own, config),
-            sample_rate: sample_rate(flags, &environment, &config.export)?,
+            policy,
+            warnings: warning.into_iter().collect(),
             otlp_endpoint: flags.otlp_endpoint.clone(),
             otlp_protocol: flags.otlp_protocol,
             jaeger_endpoint: flags.jaeger_endpoint.clone(),
@@ -284,32 +295,41 @@ fn service_name(
         .unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned())
 }
 
-fn sample_rate(
+/// The share of traces, and a warning where it had to be clamped.
+fn ratio(
     flags: &TracingConfig,
     environment: &Environment,
     file: &TracingConfig,
-) -> Result<f64, Unusable> {
-    if let Some(rate) = flags.sample_rate {
-        return Ok(clamp_sample_rate(rate));
-    }
-    let by_variable = match environment.get("OTEL_TRACES_SAMPLER").as_deref() {
-        None => None,
-        Some("always_on" | "parentbased_always_on") => Some(1.0),
-        Some("always_off" | "parentbased_always_off") => Some(0.0),
-        Some("traceidratio" | "parentbased_traceidratio") => {
-            let text = environment.get("OTEL_TRACES_SAMPLER_ARG").unwrap_or_else(|| "1".to_owned());
-            let rate: f64 = text.trim().parse().map_err(|_| {
-                format!("OTEL_TRACES_SAMPLER_ARG: '{text}' is not a number from 0 to 1")
-            })?;
-            Some(rate)
-        }
-        Some(other) => {
-            return Err(format!(
-                "OTEL_TRACES_SAMPLER: '{other}' is not supported; use parentbased_traceidratio"
-            ));
-        }
+) -> Result<(Ratio, Option<String>), Unusable> {
+    let clamp = |source: &str, rate: f64| {
+        let (ratio, clamped) = Ratio::clamped(rate);
+        let warning = || format!("{source} {rate} is not between 0 and 1; using {}", ratio.get());
+        Ok((ratio, clamped.then(warning)))
     };
-    Ok(clamp_sample_rate(by_variable.or(file.sample_rate).unwrap_or(DEFAULT_SAMPLE_RATE)))
+    if let Some(rate) = flags.sample_rate {
+        return clamp("--sample-rate", rate);
+    }
+    let Some(sampler) = environment.get("OTEL_TRACES_SAMPLER") else {
+        return file.sample_rate.map_or(Ok((Ratio::ALL, None)), |rate| clamp("sample_rate", rate));
+    };
+    let sampler = sampler.trim();
+    match sampler.strip_prefix("parentbased_").unwrap_or(sampler) {
+        "always_on" => Ok((Ratio::ALL, None)),
+        "always_off" => Ok((Ratio::NONE, None)),
+        "traceidratio" => match environment.get("OTEL_TRACES_SAMPLER_ARG") {
+            None => Ok((Ratio::ALL, None)),
+            Some(text) => match text.trim().parse() {
+                Ok(rate) => clamp("OTEL_TRACES_SAMPLER_ARG", rate),
+                Err(_) => {
+                    Err(format!("OTEL_TRACES_SAMPLER_ARG: '{text}' is not a number from 0 to 1"))
+                }
+            },
+        },
+        other => Err(format!(
+            "OTEL_TRACES_SAMPLER: '{other}' is not supported; use traceidratio, always_on or \
+             always_off, with parentbased_ in front or without"
+        )),
+    }
 }
 
 /// Credentials and query strings are not for people's eyes.
@@ -371,7 +391,7 @@ mod tests {
         let none = TracingConfig::default;
         let seen = |settings: Settings| {
             let endpoint = settings.shown_otlp_endpoint();
-            (settings.exporters, settings.service_name, settings.sample_rate, endpoint)
+            (settings.exporters, settings.service_name, settings.policy.ratio.get(), endpoint)
         };
         let expect = |exporters: &[TracingExporter], name: &str, rate, url: &str| {
             (exporters.to_vec(), name.to_owned(), rate, url.to_owned())

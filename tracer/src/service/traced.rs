@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::discovery::Identity;
-use super::outlets::Ways;
+use super::outlets::Outlets;
 use super::rates::Rates;
 use super::report::{MissingReport, TargetReport, TargetState};
 use crate::assemble::Output;
+use crate::export::Outlet;
 use crate::plan::{Coverage, TraceMeta};
 use crate::session::{self, Progress, Session, SessionError, Status, Summary};
 use crate::span::MonoNs;
@@ -20,7 +21,7 @@ pub(super) struct Traced {
     pub(super) identity: Identity,
     pub(super) meta: Arc<TraceMeta>,
     /// Where its spans go.
-    pub(super) ways: Ways,
+    pub(super) outlet: Outlet,
     mechanism: &'static str,
     probes: u64,
     coverage: Coverage,
@@ -31,7 +32,7 @@ pub(super) struct Traced {
 
 impl Traced {
     /// A session that has just begun.
-    pub(super) fn new(session: Box<Session>, identity: Identity, ways: Ways) -> Self {
+    pub(super) fn new(session: Box<Session>, identity: Identity, outlet: Outlet) -> Self {
         Self {
             meta: Arc::clone(session.meta()),
             mechanism: session.mechanism().as_str(),
@@ -41,7 +42,7 @@ impl Traced {
             last_error: None,
             session: Some(session),
             identity,
-            ways,
+            outlet,
         }
     }
 
@@ -63,13 +64,14 @@ impl Traced {
     }
 
     /// Passes spans on to whoever is to have them.
-    pub(super) fn hand_out(&self, out: &mut Vec<Output>, now: MonoNs, rates: &mut Rates) {
+    pub(super) fn hand_out(&mut self, out: &mut Vec<Output>, now: MonoNs, rates: &mut Rates) {
         for output in out.drain(..) {
-            if let Output::Ended(span) = output {
-                rates.count(&span);
-                self.ways.send(&span, now);
+            if let Output::Ended(span) = &output {
+                rates.count(span);
             }
+            self.outlet.offer(&output, now);
         }
+        self.outlet.advance(now);
     }
 
     /// Gives the session away, to be ended.
@@ -81,13 +83,18 @@ impl Traced {
         Some(session)
     }
 
+    /// What went wrong last.
+    pub(super) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
     /// What went wrong, for `status`.
     pub(super) fn failed(&mut self, error: String) {
         self.last_error = Some(error);
     }
 
     /// How it is doing.
-    pub(super) fn report(&mut self) -> TargetReport {
+    pub(super) fn report(&mut self, outlets: &Outlets) -> TargetReport {
         if let Some(session) = &self.session
             && let Ok(progress) = session.progress()
         {
@@ -97,6 +104,9 @@ impl Traced {
         let state =
             if self.session.is_some() { TargetState::Traced } else { TargetState::Detaching };
         let target = &self.meta.target;
+        let sampling = self.outlet.sampling();
+        let unsampled = sampling.unsampled.iter().filter(|(_, count)| *count != 0);
+        let unsampled = unsampled.map(|(name, count)| ((*name).to_owned(), *count)).collect();
         let (probed, inlined, refused) = self.coverage.counts();
         TargetReport {
             build_id: target.build_id.clone(),
@@ -111,7 +121,8 @@ impl Traced {
             spans: spans.ended,
             open: spans.open,
             drops: by_name(session::losses(counters, spans, *malformed)),
-            exporters: self.ways.reports(),
+            unsampled: by_name(unsampled),
+            exporters: outlets.reports_of(&self.outlet),
             last_error: self.last_error.clone(),
             ..TargetReport::bare(target.pid, target.executable.clone(), state)
         }

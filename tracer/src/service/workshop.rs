@@ -11,7 +11,7 @@ use super::discovery::Identity;
 use super::main_loop::Message;
 use crate::assemble::Output;
 use crate::events::StopReason;
-use crate::export::{ExportStats, Exporter};
+use crate::export::{ExportStats, Exporters};
 use crate::session::{Session, SessionError, SessionOptions, Summary};
 
 /// At work at once.
@@ -61,10 +61,10 @@ pub(super) enum Done {
         /// What was seen and lost.
         summary: Result<Box<Summary>, String>,
     },
-    /// An exporter has sent what it had.
+    /// Exporters have sent what they had.
     Closed {
-        /// What it sent and lost.
-        stats: Box<ExportStats>,
+        /// What they sent and lost.
+        stats: Vec<ExportStats>,
     },
 }
 
@@ -103,17 +103,18 @@ impl Workshop {
         let _ = self.jobs.send(job);
     }
 
-    /// Closes an exporter, in a thread of its own: several may have to wait for their deadline.
-    pub(super) fn close(&self, exporter: Exporter) {
+    /// Closes exporters, in a thread of its own: they may have to wait for their deadline.
+    pub(super) fn close(&self, exporters: Exporters) {
         let done = self.done.clone();
         let close = move || {
-            let stats = Box::new(exporter.shutdown(FLUSH));
+            let all = exporters.shutdown(FLUSH);
+            let stats = all.into_iter().map(|(_, stats)| stats).collect();
             let _ = done.send(Message::Done(Done::Closed { stats }));
         };
         // Without a thread, its drop loses what was waiting; nothing can be done about that here.
         if let Err(error) = thread::Builder::new().name("flush".to_owned()).spawn(close) {
             tracing::error!(%error, "no thread to send the last spans");
-            let stats = Box::default();
+            let stats = vec![];
             let _ = self.done.send(Message::Done(Done::Closed { stats }));
         }
     }

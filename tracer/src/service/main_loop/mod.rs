@@ -26,7 +26,7 @@ use super::state::{self, Lock, State, StateError};
 use super::workshop::{Done, Workshop};
 use super::{health, metrics};
 use crate::attach::AttachOptions;
-use crate::export::Endpoint;
+use crate::export::{Endpoint, SpoolConfig};
 use crate::pipeline;
 use crate::plan::Profile;
 use crate::session::SessionOptions;
@@ -227,7 +227,9 @@ impl Service {
             info!(address = %bound, "metrics under /metrics, health under /healthz");
         }
         let workshop = Workshop::open(sender.clone()).map_err(ServiceError::Thread)?;
-        let outlets = Outlets::new(state_dir.join("spool"), config.spool.max_bytes);
+        let max_bytes = config.spool.max_bytes;
+        let spool = SpoolConfig { dir: state_dir.join("spool"), max_bytes };
+        let outlets = Outlets::new((max_bytes > 0).then_some(spool));
         let rules = Rules::new(&config.discovery);
         let targets = Targets::new(workshop, Scanner::new(), rules, sessions, outlets);
         let now = Instant::now();

@@ -9,7 +9,7 @@ use tracing::{debug, error, info, warn};
 use crate::assemble::Output;
 use crate::attach::AttachedProbes;
 use crate::events::StopReason;
-use crate::export::{Endpoint, Exporter};
+use crate::export::{Endpoint, Exporters};
 use crate::service::config::Config;
 use crate::service::discovery::{self, Identity, Rules, Scanner};
 use crate::service::outlets::{self, Outlets};
@@ -224,27 +224,27 @@ impl Targets {
         let (old, failed) = self.outlets.change(endpoints, settings);
         for target in self.all.values_mut() {
             if let Target::Traced(traced) = target {
-                traced.ways = self.outlets.ways(&traced.meta);
+                let meta = std::sync::Arc::clone(&traced.meta);
+                self.outlets.redirect(&mut traced.outlet, &meta);
             }
         }
-        for exporter in old {
-            self.close(exporter);
-        }
+        self.close(old);
         if failed.is_empty() { Ok(()) } else { Err(failed.join("; ")) }
     }
 
     /// Sends what is left and closes the exporters, when nothing is traced any more.
     pub(super) fn close_idle(&mut self) {
         if self.is_empty() && !self.outlets.is_empty() {
-            for exporter in self.outlets.take() {
-                self.close(exporter);
-            }
+            let exporters = self.outlets.take();
+            self.close(exporters);
         }
     }
 
-    fn close(&mut self, exporter: Exporter) {
-        self.closing += 1;
-        self.workshop.close(exporter);
+    fn close(&mut self, exporters: Exporters) {
+        if !exporters.is_empty() {
+            self.closing += 1;
+            self.workshop.close(exporters);
+        }
     }
 
     /// Takes in what the workshop has done.
@@ -252,11 +252,11 @@ impl Targets {
         match done {
             Done::Attached { pid, identity, result: Ok(session) } => {
                 let meta = session.meta();
-                let ways = self.outlets.ways(meta);
+                let outlet = self.outlets.outlet(meta);
                 let executable = meta.target.executable.display();
                 info!(pid, %executable, probes = session.probes(), "attached");
                 self.past.attached += 1;
-                let traced = Box::new(Traced::new(session, identity, ways));
+                let traced = Box::new(Traced::new(session, identity, outlet));
                 self.all.insert(pid, Target::Traced(traced));
                 self.pause = AttachedProbes::DRAIN_INTERVAL;
                 if !enabled {
@@ -277,7 +277,9 @@ impl Targets {
             }
             Done::Finished { pid, mut outputs, summary } => {
                 let Some(Target::Traced(mut traced)) = self.all.remove(&pid) else { return };
-                traced.hand_out(&mut outputs, MonoNs::now(), rates);
+                let now = MonoNs::now();
+                traced.hand_out(&mut outputs, now, rates);
+                traced.outlet.finish(now);
                 match summary {
                     Ok(summary) => {
                         let drops = traced::losses(&summary);
@@ -291,12 +293,12 @@ impl Targets {
                         self.past.lost([("summary_unavailable", 1)]);
                     }
                 }
-                if let Some(error) = traced.report().last_error
+                if let Some(error) = traced.last_error()
                     && enabled
                     && discovery::identity(pid) == Some(traced.identity)
                 {
                     // Again and again would be of no use.
-                    self.refuse(pid, traced.identity, error);
+                    self.refuse(pid, traced.identity, error.to_owned());
                 }
                 if enabled {
                     self.scan_now();
@@ -304,11 +306,13 @@ impl Targets {
             }
             Done::Closed { stats } => {
                 self.closing = self.closing.saturating_sub(1);
-                self.past.exported += stats.exported;
-                self.past.lost(stats.dropped);
-                let lost = stats.lost();
-                if lost > 0 {
-                    warn!(lost, "spans could not be sent: {:?}", stats.last_error);
+                for stats in stats {
+                    self.past.exported += stats.exported;
+                    self.past.lost(stats.dropped);
+                    let (lost, spooled) = (stats.lost(), stats.spooled);
+                    if lost > 0 || spooled > 0 {
+                        warn!(lost, spooled, "not all spans were sent: {:?}", stats.last_error);
+                    }
                 }
             }
         }
@@ -339,9 +343,10 @@ impl Targets {
 
     /// Each process.
     pub(super) fn report(&mut self) -> Vec<TargetReport> {
+        let outlets = &self.outlets;
         let each = |(pid, target): (&u32, &mut Target)| match target {
             Target::Attaching => bare(*pid, TargetState::Attaching),
-            Target::Traced(traced) => traced.report(),
+            Target::Traced(traced) => traced.report(outlets),
             Target::Refused { identity: _, reason } => {
                 TargetReport { reason: Some(reason.clone()), ..bare(*pid, TargetState::Refused) }
             }
