@@ -6,6 +6,7 @@ mod mini;
 mod process;
 mod programs;
 mod scene;
+mod service;
 mod tracer;
 mod truth;
 
@@ -17,6 +18,7 @@ pub use mini::{Mini, MiniOptions, Standin};
 pub use process::Process;
 pub use programs::Programs;
 pub use scene::Scene;
+pub use service::{Said, Service};
 pub use tracer::{Attach, Tracer};
 pub use truth::{FUNCTIONS, TruthOptions, TruthWorkload};
 

@@ -266,6 +266,7 @@ impl Service {
             env!("CARGO_PKG_VERSION")
         );
         loop {
+            self.turn();
             let mut next = self.messages.recv_timeout(self.pause()).ok();
             // All that is waiting, but not for ever: sessions want to be looked at, too.
             for _ in 0..256 {
@@ -276,7 +277,6 @@ impl Service {
                 }
                 next = self.messages.try_recv().ok();
             }
-            self.turn();
         }
     }
 
