@@ -37,7 +37,7 @@ pub fn run(cli: &Cli) -> CommandResult {
         Command::Config { command } => config::run(command),
         Command::InstallService(args) => install_service::run(args),
         Command::Completions { shell } => completions::run(*shell),
-        Command::Man => man::run(),
+        Command::Man { dir } => man::run(dir.as_deref()),
     }
 }
 

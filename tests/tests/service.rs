@@ -1,8 +1,6 @@
 //! The service on live processes: what it finds, what arrives, what it leaves behind, and who may
 //! steer it.
 
-mod receiver;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -10,10 +8,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use e2e::harness::{
-    FUNCTIONS, Mini, MiniOptions, PATIENCE, Process, Programs, Scene, Service, Standin,
+    FUNCTIONS, Mini, MiniOptions, PATIENCE, Process, Programs, Receiver, Scene, Service, Standin,
     TruthOptions, TruthWorkload, kernel, wait_for,
 };
-use receiver::Receiver;
 
 /// Traces the workloads, by the names of their executables.
 fn config(names: &[&str]) -> String {

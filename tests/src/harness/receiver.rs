@@ -15,13 +15,18 @@ use prost::Message;
 /// What a process's spans are called, each with how often it came; by process id, service name.
 pub type Received = BTreeMap<(u32, String), BTreeMap<String, usize>>;
 
-/// Receives until it is dropped, and a little longer.
+/// Receives for as long as the process lives.
+#[derive(Debug)]
 pub struct Receiver {
     url: String,
     received: Arc<Mutex<Received>>,
 }
 
 impl Receiver {
+    /// Listens on a port of its own.
+    ///
+    /// # Errors
+    /// There is none.
     pub fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let url = format!("http://{}/v1/traces", listener.local_addr()?);
@@ -37,10 +42,12 @@ impl Receiver {
         Ok(Self { url, received })
     }
 
+    /// Where it listens.
     pub fn url(&self) -> &str {
         &self.url
     }
 
+    /// What came so far.
     pub fn received(&self) -> Received {
         self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
