@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<PathBuf> {
     control(&root, version, &arch)?;
     let package = dist.join(format!("orchestrate-trace_{version}_{arch}.deb"));
     let mut deb = Command::new("dpkg-deb");
-    deb.args(["--root-owner-group", "-Zxz", "--build"]).arg(&root).arg(&package);
+    deb.args(["--root-owner-group", "-Zxz", "-z2", "--build"]).arg(&root).arg(&package);
     sh::output(&mut deb)?;
     fs::remove_dir_all(&root)?;
     Ok(package)

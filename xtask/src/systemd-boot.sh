@@ -17,7 +17,9 @@ for node in null zero full random urandom tty; do
     touch "dev/$node"
     mount --bind "/dev/$node" "dev/$node"
 done
-mkdir -p dev/shm "./$2"
+mkdir -p dev/shm dev/pts "./$2"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620 devpts dev/pts
+ln -s pts/ptmx dev/ptmx
 mount --bind "$2" "./$2"
 # What this machine has enabled is not to be started here.
 rm -rf etc/systemd/system/*.wants

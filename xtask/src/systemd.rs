@@ -42,8 +42,8 @@ pub fn run(_: &Args) -> Result<()> {
         fs::copy(deb, shared.join(name))?;
     }
     sh::say("booting systemd");
-    let inside = Inside::boot(dir.path(), &shared)?;
     let before = kernel::Objects::now()?;
+    let inside = Inside::boot(dir.path(), &shared)?;
 
     sh::say("installing the package");
     inside.output(&["dpkg", "-i", &in_shared(&shared, &first)])?;
@@ -85,7 +85,11 @@ pub fn run(_: &Args) -> Result<()> {
 
     sh::say("turning it off, and purging the package");
     inside.output(&["orchestrate-trace", "disable"])?;
-    before.wait_until_restored()?;
+    for mini in &minis {
+        let pid = only_child(mini.pid())?.context("the program that was entered for")?;
+        let changed = kernel::changed_code(pid)?;
+        ensure!(changed.is_empty(), "probes are left in {pid}: {changed:x?}");
+    }
     inside.output(&["dpkg", "-P", "orchestrate-trace"])?;
     for gone in [
         "/usr/bin/orchestrate-trace",
@@ -97,6 +101,10 @@ pub fn run(_: &Args) -> Result<()> {
         let there = inside.command(&["test", "-e", gone]).status()?.success();
         ensure!(!there, "{gone} is still there");
     }
+    // systemd has programs of its own for the devices of a unit, as long as that runs.
+    drop(minis);
+    drop(inside);
+    before.wait_until_restored()?;
     println!("systemd: everything holds; exposure {exposure}");
     Ok(())
 }
@@ -104,6 +112,12 @@ pub fn run(_: &Args) -> Result<()> {
 fn in_shared(shared: &Path, package: &Path) -> String {
     let name = package.file_name().unwrap_or_default();
     shared.join(name).to_string_lossy().into_owned()
+}
+
+/// The child of a process, where there is one.
+fn only_child(pid: u32) -> Result<Option<u32>> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    Ok(children.split_whitespace().next().and_then(|pid| pid.parse().ok()))
 }
 
 fn agents(receiver: &Receiver, count: usize) -> Result<()> {
@@ -139,11 +153,8 @@ impl Inside {
         command.args(["--mount", "--pid", "--fork", "--cgroup", "--uts", "--ipc"]);
         command.args(["--kill-child", "--", "sh"]).arg(script).arg(&root).arg(shared);
         let mut unshare = Process::start(&mut command, "systemd", dir)?;
-        let children = format!("/proc/{0}/task/{0}/children", unshare.pid());
-        let pid = unshare.wait_until("its first process", SOON, |_| {
-            let text = fs::read_to_string(&children).unwrap_or_default();
-            Ok(text.split_whitespace().next().and_then(|pid| pid.parse().ok()))
-        })?;
+        let pid =
+            unshare.wait_until("its first process", SOON, |unshare| only_child(unshare.pid()))?;
         unshare.wait_until("systemd to be up", SOON, |_| {
             let running = enter(pid, &["systemctl", "is-system-running"]).output()?;
             let text = String::from_utf8_lossy(&running.stdout);
