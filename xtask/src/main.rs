@@ -4,6 +4,7 @@ mod bpf;
 mod build;
 mod demo;
 mod host;
+mod interop;
 mod live;
 mod sh;
 mod test;
@@ -31,6 +32,9 @@ enum Command {
     /// Trace a miniature orchestrate that is already running, and hold what was seen against its
     /// own record
     Demo(demo::Args),
+    /// Trace a miniature orchestrate into a real Jaeger, directly and through a real OpenTelemetry
+    /// Collector, and compare what arrives
+    Interop(interop::Args),
     /// Hold a trace against the truth: of the truth workload, or of a live orchestrate
     Truth(truth::Args),
 }
@@ -52,6 +56,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::BuildEbpf(args) => bpf::run(&args)?,
         Command::Test(args) => test::run(&args)?,
         Command::Demo(args) => return demo::run(&args),
+        Command::Interop(args) => return interop::run(&args),
         Command::Truth(args) => return truth::run(&args),
     }
     Ok(ExitCode::SUCCESS)
