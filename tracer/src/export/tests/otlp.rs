@@ -275,6 +275,50 @@ fn headers_and_resource_from_the_environment() {
     assert_eq!(exporter.shutdown(PATIENCE).lost(), 0);
 }
 
+/// As above, since opentelemetry-otlp reads the variable itself.
+#[test]
+fn compression_from_the_environment() {
+    const VARIABLE: &str = "OTEL_EXPORTER_OTLP_COMPRESSION";
+    if std::env::var_os(VARIABLE).is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "export::tests::otlp::compression_from_the_environment"])
+            .env(VARIABLE, "gzip")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let receiver = receivers::Receiver::start(None, receivers::Reply::Status(OK, String::new()));
+    let exporter = One::start(otlp(&format!("http://{}/v1/traces", receiver.address)), impatient());
+    exporter.send(&span(1, None));
+    let request = receiver.requests.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        request.head.to_ascii_lowercase().contains("content-encoding: gzip"),
+        "{}",
+        request.head
+    );
+    let body = std::io::read_to_string(Latin1(flate2::read::GzDecoder::new(&*request.body)));
+    assert!(body.unwrap().contains("tool_call"));
+    assert_eq!(exporter.shutdown(PATIENCE).lost(), 0);
+
+    let address = receivers::unused_address();
+    let received = receivers::grpc(address, None);
+    let exporter = One::start(otlp(&format!("http://{address}")), impatient());
+    exporter.send(&span(1, None));
+    assert_eq!(spans(&received.recv_timeout(PATIENCE).unwrap()).len(), 1);
+    assert_eq!(exporter.shutdown(PATIENCE).lost(), 0);
+}
+
+/// Bytes as text, whatever they are.
+struct Latin1<R>(R);
+
+impl<R: std::io::Read> std::io::Read for Latin1<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.read(buf)?;
+        buf[..n].iter_mut().for_each(|byte| *byte &= 0x7f);
+        Ok(n)
+    }
+}
+
 #[test]
 fn encrypted_endpoints_can_be_set_up() {
     for endpoint in ["https://localhost:1", "https://localhost:1/v1/traces"] {
