@@ -96,8 +96,7 @@ fn decode(bytes: &[u8]) -> Batch {
     let mut process = Process { service_name: String::new(), tags: vec![] };
     let mut spans = vec![];
     let mut left = bytes;
-    let mut input = TBinaryInputProtocol::new(&mut left, true);
-    fields(&mut input, |input, id, _| match id {
+    fields(&mut TBinaryInputProtocol::new(&mut left, true), |input, id, _| match id {
         1 => fields(input, |input, id, _| match id {
             1 => process.service_name = input.read_string().unwrap(),
             2 => process.tags = list(input, tag),
@@ -106,7 +105,6 @@ fn decode(bytes: &[u8]) -> Batch {
         2 => spans = list(input, read_span),
         _ => panic!("field {id} of a batch"),
     });
-    drop(input);
     assert!(left.is_empty(), "{} bytes more", left.len());
     Batch { process, spans }
 }

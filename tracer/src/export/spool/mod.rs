@@ -32,7 +32,7 @@ const SEGMENT_BYTES: u64 = 4 << 20;
 const SMALLEST_SEGMENT: u64 = 4 << 10;
 
 /// Where a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     segment: u64,
     /// Behind its last byte.
@@ -311,12 +311,6 @@ impl Spool {
                 self.writer = None;
             }
         }
-    }
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self { segment: 0, end: 0 }
     }
 }
 
