@@ -3,19 +3,21 @@
 //! One direction, one type between neighbours:
 //!
 //! ```text
-//! PID ─► Target ─► ProbePlan ─► AttachedProbes ─► Event ─► Span ─► Span ─► exporter / store
-//!     target     plan         attach           events   assemble  sampling  export
+//! PID ─► Target ─► ProbePlan ─► AttachedProbes ─► Event ─► Span ─► Span ─► Span ─► exporter
+//!     target     plan         attach          events  assemble semantics sampling export
 //! ```
 //!
-//! `plan`, `events`, `assemble`, `sampling` need neither root nor a kernel; only `attach` names
-//! aya, only `export` names OpenTelemetry and Thrift.
+//! `plan`, `events`, `assemble`, `semantics`, `sampling` need neither root nor a kernel; only
+//! `attach` names aya, only `export` names OpenTelemetry and Thrift.
 
 pub mod assemble;
 pub mod attach;
 pub mod events;
 pub mod export;
+pub mod pipeline;
 pub mod plan;
 pub mod sampling;
+pub mod semantics;
 pub mod session;
 pub mod span;
 pub mod target;

@@ -11,9 +11,10 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::assemble::{Assembler, Limits, Output, Stats};
+use crate::assemble::{Output, Stats};
 use crate::attach::{AttachError, AttachOptions, AttachedProbes, Mechanism};
-use crate::events::{Counters, Decoder, Recorder, StopReason};
+use crate::events::{Counters, Recorder, StopReason};
+use crate::pipeline::{self, Pipeline};
 use crate::plan::{self, Coverage, Finding, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
 use crate::span::{ClockAnchor, MonoNs};
 use crate::target::{Analysis, Cost, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot};
@@ -25,8 +26,8 @@ pub struct SessionOptions {
     pub profile: Profile,
     /// How probes are placed and how large the maps are.
     pub attach: AttachOptions,
-    /// How much the assembler may hold.
-    pub limits: Limits,
+    /// What the stages behind the probes may hold and show.
+    pub pipeline: pipeline::Options,
     /// Where to record the events, if anywhere.
     pub record: Option<PathBuf>,
 }
@@ -143,8 +144,7 @@ pub struct Session {
     coverage: Coverage,
     placed: Placed,
     probes: AttachedProbes,
-    decoder: Decoder,
-    assembler: Assembler,
+    pipeline: Pipeline,
     recorder: Option<(PathBuf, Recorder<BufWriter<File>>)>,
     ends_lost: u64,
     began: Instant,
@@ -269,14 +269,14 @@ impl Session {
         plan: ProbePlan,
         target: Option<Target>,
     ) -> Result<Self, SessionError> {
-        let SessionOptions { profile, attach, limits, record } = options;
+        let SessionOptions { profile, attach, pipeline, record } = options;
         let watch = |source: io::Error| SessionError::Watch { pid, source };
         let raw = i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
             .ok_or_else(|| watch(io::Error::from_raw_os_error(libc::ESRCH)))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| watch(e.into()))?;
-        if plan.functions.is_empty() && plan.probes.iter().all(|p| !p.program.is_leaf()) {
+        if plan.functions.is_empty() && plan.probes.iter().all(|p| !p.hook.is_leaf()) {
             return Err(SessionError::NothingToTrace {
                 pid,
                 executable: info.name,
@@ -318,8 +318,7 @@ impl Session {
             coverage: plan.coverage,
             placed,
             probes,
-            decoder: Decoder::default(),
-            assembler: Assembler::new(Arc::clone(&meta), limits),
+            pipeline: Pipeline::new(Arc::clone(&meta), &pipeline),
             meta,
             recorder,
             ends_lost: 0,
@@ -356,7 +355,7 @@ impl Session {
     /// When the recording cannot be written or the kernel refuses to be asked.
     pub fn poll(&mut self, out: &mut Vec<Output>) -> Result<Status, SessionError> {
         self.drain(out)?;
-        self.assembler.advance(now(), out);
+        self.pipeline.advance(now(), out);
         if self.looked.elapsed().as_millis() >= 250 {
             self.looked = Instant::now();
             self.look_at_losses()?;
@@ -367,7 +366,7 @@ impl Session {
     }
 
     fn drain(&mut self, out: &mut Vec<Output>) -> Result<usize, SessionError> {
-        let Self { probes, decoder, assembler, recorder, .. } = self;
+        let Self { probes, pipeline, recorder, .. } = self;
         let mut failed = None;
         let seen = probes.drain(BATCH, |bytes| {
             if let Some((path, recorder)) = recorder
@@ -376,9 +375,7 @@ impl Session {
             {
                 failed = Some(SessionError::Record { path: path.clone(), source });
             }
-            if let Some(event) = decoder.decode(bytes) {
-                assembler.event(&event, out);
-            }
+            pipeline.record(bytes, out);
         });
         match failed {
             None => Ok(seen),
@@ -394,7 +391,7 @@ impl Session {
         let counters = self.probes.counters()?;
         if counters.ends_lost() != self.ends_lost {
             self.ends_lost = counters.ends_lost();
-            self.assembler.ends_were_lost();
+            self.pipeline.ends_were_lost();
         }
         if let Some((path, recorder)) = &mut self.recorder {
             recorder
@@ -429,7 +426,7 @@ impl Session {
         let counters = self.look_at_losses()?;
         let traced_ns = self.began.elapsed().as_nanos() as u64;
         let end = now();
-        self.assembler.finish(end, out);
+        self.pipeline.finish(end, out);
         if let Some((path, recorder)) = self.recorder.take() {
             recorder
                 .end(end, &counters, why)
@@ -445,8 +442,8 @@ impl Session {
             functions_inlined,
             functions_refused,
             counters,
-            spans: self.assembler.stats(),
-            malformed: self.decoder.malformed(),
+            spans: self.pipeline.stats(),
+            malformed: self.pipeline.malformed(),
             why,
             traced_ns,
             inspect_ns: self.placed.inspect_ns,

@@ -195,6 +195,17 @@ impl From<bool> for Value {
     }
 }
 
+/// Something that happened at one instant of a span.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanEvent {
+    /// When.
+    pub at: MonoNs,
+    /// What, such as `agent.state`.
+    pub name: Arc<str>,
+    /// What it says about itself.
+    pub attributes: Vec<(String, Value)>,
+}
+
 /// One piece of logical work: an async body, a plain call, a statement, a request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Span {
@@ -230,6 +241,9 @@ pub struct Span {
     pub busy_ns: Option<u64>,
     /// What it says about itself, in the order in which it was learnt.
     pub attributes: Vec<(String, Value)>,
+    /// What happened in it, in order.
+    #[serde(default)]
+    pub events: Vec<SpanEvent>,
 }
 
 impl Span {

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use tracer::assemble::{Assembler, Limits, Output};
+use tracer::assemble::Output;
 use tracer::attach::{self, AttachError, AttachOptions};
-use tracer::events::{Block, Counters, Decoder, Replay, ReplayError, StopReason};
+use tracer::events::{Block, Counters, Replay, ReplayError, StopReason};
+use tracer::pipeline::{self, Pipeline};
 use tracer::plan::{self, Coverage, EntryCoverage, ExitKind, Profile, TargetMeta, TraceMeta};
 use tracer::session::{self, SessionError, SessionOptions, Status, losses};
 use tracer::span::{ClockAnchor, MonoNs};
@@ -77,7 +78,7 @@ fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
             ring_bytes: options.ring_bytes.unwrap_or(defaults.ring_bytes),
             ..defaults
         },
-        limits: Limits::default(),
+        pipeline: pipeline::Options::default(),
         record: options.record.clone(),
     })
 }
@@ -121,8 +122,7 @@ impl Engine for Live {
         let replay = Replay::open(file).map_err(|error| failed(format!("{name}: {error}")))?;
         let meta = Arc::clone(replay.meta());
         Ok(Box::new(Replayed {
-            assembler: Assembler::new(Arc::clone(&meta), Limits::default()),
-            decoder: Decoder::default(),
+            pipeline: Pipeline::new(Arc::clone(&meta), &pipeline::Options::default()),
             meta,
             replay,
             counters: Counters::default(),
@@ -297,8 +297,7 @@ fn account(counters: &Counters, spans: &tracer::assemble::Stats, malformed: u64)
 struct Replayed {
     meta: Arc<TraceMeta>,
     replay: Replay<File>,
-    decoder: Decoder,
-    assembler: Assembler,
+    pipeline: Pipeline,
     counters: Counters,
     first: Option<MonoNs>,
     last: MonoNs,
@@ -326,16 +325,14 @@ impl Session for Replayed {
             match block {
                 None => return Ok(PollStatus::EndOfRecording),
                 Some(Block::Record(bytes)) => {
-                    if let Some(event) = self.decoder.decode(bytes) {
-                        let at = event.at().ts;
+                    if let Some(at) = self.pipeline.record(bytes, out) {
                         self.first.get_or_insert(at);
                         self.last = self.last.max(at);
-                        self.assembler.event(&event, out);
                     }
                 }
                 Some(Block::Counters(counted)) => {
                     if counted.counters.ends_lost() != self.counters.ends_lost() {
-                        self.assembler.ends_were_lost();
+                        self.pipeline.ends_were_lost();
                     }
                     self.counters = counted.counters;
                 }
@@ -350,13 +347,13 @@ impl Session for Replayed {
     }
 
     fn finish(mut self: Box<Self>, out: &mut Vec<Output>) -> Summary {
-        self.assembler.finish(self.last, out);
+        self.pipeline.finish(self.last, out);
         let first = self.first.unwrap_or(self.last);
-        let stats = self.assembler.stats();
+        let stats = self.pipeline.stats();
         Summary {
             mechanism: "replay".to_owned(),
             duration_ns: self.last.0.saturating_sub(first.0),
-            ..account(&self.counters, &stats, self.decoder.malformed())
+            ..account(&self.counters, &stats, self.pipeline.malformed())
         }
     }
 }

@@ -30,6 +30,7 @@ pub fn span(
         polls: Some(3),
         busy_ns: Some(length * MS / 4),
         attributes: vec![],
+        events: vec![],
     }
 }
 

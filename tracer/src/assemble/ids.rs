@@ -4,8 +4,9 @@
 use crate::events::KernelId;
 use crate::span::{SpanId, TraceId};
 
+/// Makes ids from one trace's seed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ids {
+pub struct Ids {
     keys: [u64; 2],
 }
 

@@ -307,6 +307,7 @@ impl Assembler {
             polls: None,
             busy_ns: None,
             attributes,
+            events: Vec::new(),
         })
     }
 }

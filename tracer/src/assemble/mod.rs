@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
+pub use ids::Ids;
 pub use stats::{Drops, Oddities, Orphans, Outcomes, Stats};
 
 use crate::events::{Event, FnId, KernelId};
@@ -29,7 +30,6 @@ use crate::plan::{FunctionMeta, TraceMeta};
 use crate::span::{MonoNs, Outcome, Span, SpanKind};
 use arena::{Arena, Idx};
 use extents::Extents;
-use ids::Ids;
 use leaf::Leaves;
 use tombs::Tombs;
 
@@ -218,6 +218,7 @@ impl Assembler {
             polls: None,
             busy_ns: None,
             attributes: Vec::new(),
+            events: Vec::new(),
         }
     }
 

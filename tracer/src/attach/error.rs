@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::plan::Program;
-
 /// Why probes could not be placed.
 #[derive(Debug, Error)]
 pub enum AttachError {
@@ -25,6 +23,9 @@ pub enum AttachError {
     /// The object could not be parsed.
     #[error("the eBPF object is malformed: {0}")]
     Object(#[from] aya_obj::ParseError),
+    /// Its type information could not be adapted to this kernel.
+    #[error("the eBPF object's type information cannot be used: {0}")]
+    Types(#[from] aya_obj::btf::BtfError),
     /// The object's references could not be resolved.
     #[error("the eBPF object could not be linked: {0}")]
     Link(#[from] aya_obj::relocation::EbpfRelocationError),
@@ -45,20 +46,22 @@ pub enum AttachError {
         name: &'static str,
     },
     /// The verifier refused a program.
-    #[error("the kernel refused the eBPF program `{}`: {source}\n{log}", program.name())]
+    #[error("the kernel refused the eBPF program: {source}\n{log}")]
     Rejected {
-        /// Which.
-        program: Program,
         /// The kernel's answer.
         source: io::Error,
         /// The end of the verifier's log.
         log: String,
     },
+    /// The same, told by the library that makes the fallback's links.
+    #[error("the kernel refused the eBPF program: {source}")]
+    Program {
+        /// Why.
+        source: Box<aya::programs::ProgramError>,
+    },
     /// A link could not be made.
-    #[error("{}: the kernel refused {count} `{}` probes: {source}", path.display(), program.name())]
+    #[error("{}: the kernel refused {count} probes: {source}", path.display())]
     Refused {
-        /// Which program.
-        program: Program,
         /// The file to be probed.
         path: PathBuf,
         /// How many.

@@ -72,6 +72,7 @@ mod tests {
             polls: Some(2),
             busy_ns: Some(100),
             attributes: vec![("error.type".to_owned(), "timeout".into())],
+            events: Vec::new(),
         };
         let found = attributes(&span);
         let text: Vec<String> = found.iter().map(|(k, v)| format!("{k}={v:?}")).collect();

@@ -28,6 +28,7 @@ fn span(trace: u128, id: u64, parent: Option<u64>, start_ms: u64) -> Span {
         polls: None,
         busy_ns: None,
         attributes: vec![],
+        events: vec![],
     }
 }
 

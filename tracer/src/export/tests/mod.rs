@@ -33,6 +33,7 @@ pub(super) fn span(id: u64, parent: Option<u64>) -> Span {
         polls: Some(3),
         busy_ns: Some(1_000),
         attributes: vec![("tool_name".to_owned(), Value::from("Bash"))],
+        events: vec![],
     }
 }
 

@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span as WireSpan;
 
 use super::*;
-use crate::span::OrphanReason;
+use crate::span::{OrphanReason, SpanEvent};
 
 const OK: &str = "200 OK";
 
@@ -75,6 +75,9 @@ fn check_tree(request: &ExportTraceServiceRequest) {
     ] {
         assert_eq!(attributes.get(key).map(String::as_str), Some(value), "{key}");
     }
+    let [event] = &child.events[..] else { panic!("{:?}", child.events) };
+    assert_eq!((&*event.name, event.time_unix_nano), ("agent.state", 1_700_000_000_000_001_500));
+    assert_eq!(attributes_of(&event.attributes)["to"], "running");
     // Still running: it ends at the latest instant seen.
     assert_eq!(open.end_time_unix_nano, 1_700_000_000_000_005_002);
     assert_eq!(attributes_of(&open.attributes)["orchestrate.outcome"], "running");
@@ -85,6 +88,11 @@ fn send_tree(exporter: &Sender) {
     child.kind = SpanKind::Client;
     child.outcome = Outcome::Panicked;
     child.orphan = Some(OrphanReason::Unlinked);
+    child.events = vec![SpanEvent {
+        at: MonoNs(1_500),
+        name: "agent.state".into(),
+        attributes: vec![("to".to_owned(), Value::from("running"))],
+    }];
     let mut open = span(3, Some(1));
     open.end = None;
     open.outcome = Outcome::Running;

@@ -1,0 +1,66 @@
+//! What a span did: names and attributes from an assembled span and the bytes captured for it.
+//!
+//! Bytes arrive as [`Payload`](crate::events::Payload) events, before or while their span is
+//! open; they are kept, bounded, until the span ends, and are then turned into attributes. What is
+//! not certain is left out.
+
+mod captured;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::assemble::Ids;
+use crate::events::Event;
+use crate::plan::TraceMeta;
+use crate::span::Span;
+use captured::CapturedBySpan;
+
+/// What spans may say about themselves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Options {}
+
+/// What could not be said, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Spans whose captured bytes were given up to make room.
+    pub captures_evicted: u64,
+}
+
+/// Fills in what spans say about themselves. Pure: the same events give the same attributes.
+#[derive(Debug)]
+pub struct Semantics {
+    ids: Ids,
+    captured: CapturedBySpan,
+    stats: Stats,
+    #[expect(dead_code, reason = "attributes by profile need it")]
+    meta: Arc<TraceMeta>,
+}
+
+impl Semantics {
+    /// For one trace.
+    pub fn new(meta: Arc<TraceMeta>, _options: &Options) -> Self {
+        let ids = Ids::new(&meta.seed);
+        Self { ids, captured: CapturedBySpan::default(), stats: Stats::default(), meta }
+    }
+
+    /// Keeps what an event says of a span, until that span ends.
+    pub fn observe(&mut self, event: &Event<'_>) {
+        if let Event::Payload(payload) = event {
+            self.captured.add(self.ids.span(payload.id), payload, &mut self.stats);
+        }
+    }
+
+    /// A span begins: what is known by now.
+    pub fn started(&mut self, _span: &mut Span) {}
+
+    /// A span has ended: everything it says about itself.
+    pub fn ended(&mut self, span: &mut Span) {
+        let _captured = self.captured.take(span.span_id);
+    }
+
+    /// What could not be said so far.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+}
