@@ -7,6 +7,7 @@ mod host;
 mod interop;
 mod live;
 mod sh;
+mod soak;
 mod test;
 mod truth;
 
@@ -35,6 +36,8 @@ enum Command {
     /// Trace a miniature orchestrate into a real Jaeger, directly and through a real OpenTelemetry
     /// Collector, and compare what arrives
     Interop(interop::Args),
+    /// What must hold for long, or many times
+    Soak(soak::Args),
     /// Hold a trace against the truth: of the truth workload, or of a live orchestrate
     Truth(truth::Args),
 }
@@ -57,6 +60,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test(args) => test::run(&args)?,
         Command::Demo(args) => return demo::run(&args),
         Command::Interop(args) => return interop::run(&args),
+        Command::Soak(args) => return soak::run(&args),
         Command::Truth(args) => return truth::run(&args),
     }
     Ok(ExitCode::SUCCESS)
