@@ -2,7 +2,7 @@
 // distribution too. Only a tool is named here; there is no Go code of ours.
 module orchestrate-trace/interop
 
-go 1.26
+go 1.25.0
 
 tool github.com/jaegertracing/jaeger/cmd/jaeger
 

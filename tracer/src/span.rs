@@ -250,6 +250,7 @@ pub struct Span {
     /// What it says about itself, in the order in which it was learnt.
     pub attributes: Vec<(String, Value)>,
     /// What happened in it, in order.
+    #[serde(default)]
     pub events: Vec<SpanEvent>,
 }
 

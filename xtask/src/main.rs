@@ -5,8 +5,10 @@ mod build;
 mod demo;
 mod dist;
 mod host;
+mod interop;
 mod live;
 mod sh;
+mod soak;
 mod systemd;
 mod test;
 mod truth;
@@ -37,6 +39,11 @@ enum Command {
     Dist(dist::Args),
     /// Boot a systemd in namespaces, install the package in it, and use the service
     Systemd(systemd::Args),
+    /// Trace a miniature orchestrate into a real Jaeger, directly and through a real OpenTelemetry
+    /// Collector, and compare what arrives
+    Interop(interop::Args),
+    /// What must hold for long, or many times
+    Soak(soak::Args),
     /// Hold a trace against the truth: of the truth workload, or of a live orchestrate
     Truth(truth::Args),
 }
@@ -60,6 +67,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Dist(args) => println!("{}", dist::run(&args)?.display()),
         Command::Systemd(args) => systemd::run(&args)?,
         Command::Demo(args) => return demo::run(&args),
+        Command::Interop(args) => return interop::run(&args),
+        Command::Soak(args) => return soak::run(&args),
         Command::Truth(args) => return truth::run(&args),
     }
     Ok(ExitCode::SUCCESS)

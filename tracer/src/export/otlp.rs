@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::{
-    SpanContext, SpanId as OtelSpanId, SpanKind as OtelKind, Status, TraceFlags,
+    Event, SpanContext, SpanId as OtelSpanId, SpanKind as OtelKind, Status, TraceFlags,
     TraceId as OtelTraceId, TraceState,
 };
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -176,6 +176,12 @@ fn span_data(
     scope: &InstrumentationScope,
 ) -> SpanData {
     let wall = |at: MonoNs| SystemTime::UNIX_EPOCH + Duration::from_nanos(anchor.unix_ns(at));
+    let mut events = SpanEvents::default();
+    events.events.extend(span.events.iter().map(|event| {
+        let attributes = event.attributes.iter();
+        let attributes = attributes.map(|(key, value)| key_value(key, value.clone())).collect();
+        Event::new(event.name.to_string(), wall(event.at), attributes, 0)
+    }));
     SpanData {
         span_context: SpanContext::new(
             OtelTraceId::from_bytes(span.trace_id.0.to_be_bytes()),
@@ -199,7 +205,7 @@ fn span_data(
             .map(|(key, value)| key_value(&key, value))
             .collect(),
         dropped_attributes_count: 0,
-        events: SpanEvents::default(),
+        events,
         links: SpanLinks::default(),
         status: status_description(span.outcome).map_or(Status::Unset, Status::error),
         instrumentation_scope: scope.clone(),

@@ -96,7 +96,7 @@ impl Worker {
     async fn next(&mut self, intake: &mut Intake) -> Option<Current> {
         loop {
             self.notice_queue_full();
-            if let Some((batch, place)) = self.from_spool() {
+            if let Some((batch, place)) = self.unspool_batch() {
                 return Some(self.current(batch, Some(place)));
             }
             let mut closed = self.closed.clone();
@@ -212,7 +212,7 @@ impl Worker {
                         *place = self.hold(batch);
                     }
                     more = match arrived {
-                        Some(arrived) if place.is_some() && self.to_spool(&arrived) => true,
+                        Some(arrived) if place.is_some() && self.spool_batch(&arrived) => true,
                         Some(arrived) => {
                             // The disk does not take it: let it wait in memory.
                             intake.put_back(arrived);
@@ -245,19 +245,19 @@ impl Worker {
             }
             Some(_) => {}
             None => {
-                self.to_spool(&current.batch);
+                self.spool_batch(&current.batch);
             }
         }
         // The queue is closed, so this ends.
         while let Some(batch) = intake.next().await {
-            if !self.to_spool(&batch) {
+            if !self.spool_batch(&batch) {
                 break;
             }
         }
     }
 
     /// Keeps a batch on disk.
-    fn to_spool(&mut self, batch: &Batch) -> bool {
+    fn spool_batch(&mut self, batch: &Batch) -> bool {
         let Some(spool) = self.spool.as_mut() else { return false };
         if let Err(error) = spooling::append(spool, batch) {
             self.notices.spool_failed(&self.shared, spool.dir(), &error);
@@ -274,7 +274,7 @@ impl Worker {
     /// oldest would be sent. So the batch is its first, and it is taken out as one that is being
     /// sent.
     fn hold(&mut self, batch: &Batch) -> Option<Place> {
-        if !self.to_spool(batch) {
+        if !self.spool_batch(batch) {
             return None;
         }
         let record = self.spool.as_mut()?.next();
@@ -282,7 +282,7 @@ impl Worker {
         record.map(|record| record.place)
     }
 
-    fn from_spool(&mut self) -> Option<(Batch, Place)> {
+    fn unspool_batch(&mut self) -> Option<(Batch, Place)> {
         let spool = self.spool.as_mut()?;
         let mut found = None;
         while let Some(record) = spool.next() {

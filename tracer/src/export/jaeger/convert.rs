@@ -1,11 +1,11 @@
 //! Our spans as Jaeger's, by OpenTelemetry's rules for Jaeger
 //! (specification/trace/sdk_exporters/jaeger.md).
 
-use super::model::{Batch, Process, Span, Tag, TagValue};
+use super::model::{Batch, Log, Process, Span, Tag, TagValue};
 use crate::export::attributes::attributes;
 use crate::export::batch::{self, Origin};
 use crate::export::otlp::{SCOPE, status_description};
-use crate::span::{ClockAnchor, MonoNs, SpanKind, Value};
+use crate::span::{ClockAnchor, MonoNs, SpanEvent, SpanKind, Value};
 
 /// Everything in `batch`, under its process.
 pub(super) fn batch(batch: &batch::Batch) -> Batch {
@@ -48,7 +48,16 @@ fn span(span: &crate::span::Span, until: MonoNs, anchor: ClockAnchor) -> Span {
         start_time: i64::try_from(start).unwrap_or(i64::MAX),
         duration: i64::try_from(end.saturating_sub(start)).unwrap_or(i64::MAX),
         tags,
-        logs: vec![],
+        logs: span.events.iter().map(|event| log(event, anchor)).collect(),
+    }
+}
+
+/// An event's name is a field beside its attributes.
+fn log(event: &SpanEvent, anchor: ClockAnchor) -> Log {
+    let own = event.attributes.iter().map(|(key, value)| tag(key, value.clone()));
+    Log {
+        timestamp: i64::try_from(anchor.unix_ns(event.at) / 1_000).unwrap_or(i64::MAX),
+        fields: std::iter::once(tag("event", (*event.name).into())).chain(own).collect(),
     }
 }
 

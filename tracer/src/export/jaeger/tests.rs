@@ -9,7 +9,7 @@ use super::model::{Batch, Log, Process, Span, Tag, TagValue};
 use super::*;
 use crate::export::batch::{self, Origin};
 use crate::export::tests::span;
-use crate::span::{ClockAnchor, MonoNs, Outcome, SpanKind, Value};
+use crate::span::{ClockAnchor, MonoNs, Outcome, SpanEvent, SpanKind, Value};
 
 type In<'a> = &'a mut dyn TInputProtocol;
 
@@ -96,8 +96,7 @@ fn decode(bytes: &[u8]) -> Batch {
     let mut process = Process { service_name: String::new(), tags: vec![] };
     let mut spans = vec![];
     let mut left = bytes;
-    let mut input = TBinaryInputProtocol::new(&mut left, true);
-    fields(&mut input, |input, id, _| match id {
+    fields(&mut TBinaryInputProtocol::new(&mut left, true), |input, id, _| match id {
         1 => fields(input, |input, id, _| match id {
             1 => process.service_name = input.read_string().unwrap(),
             2 => process.tags = list(input, tag),
@@ -106,7 +105,6 @@ fn decode(bytes: &[u8]) -> Batch {
         2 => spans = list(input, read_span),
         _ => panic!("field {id} of a batch"),
     });
-    drop(input);
     assert!(left.is_empty(), "{} bytes more", left.len());
     Batch { process, spans }
 }
@@ -182,6 +180,11 @@ fn a_span_in_jaegers_words() {
     failed.kind = SpanKind::Client;
     let mut open = span(3, None);
     open.end = None;
+    open.events = vec![SpanEvent {
+        at: MonoNs(2_500),
+        name: "agent.state".into(),
+        attributes: vec![("to".to_owned(), Value::from("running"))],
+    }];
     let attributes = vec![
         ("host.name".to_owned(), Value::from("h")),
         ("process.pid".to_owned(), Value::from(7)),
@@ -217,5 +220,7 @@ fn a_span_in_jaegers_words() {
     }
     assert_eq!(open.parent_span_id, 0);
     assert_eq!((open.start_time, open.duration), (1_700_000_000_000_001, 9_000));
+    let fields = vec![str_tag("event", "agent.state"), str_tag("to", "running")];
+    assert_eq!(open.logs, [Log { timestamp: 1_700_000_000_000_002, fields }]);
     assert!(!open.tags.iter().any(|tag| tag.key == "error" || tag.key == "span.kind"));
 }

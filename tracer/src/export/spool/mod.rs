@@ -15,6 +15,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use segment::{At, MAGIC, Reader};
 
@@ -29,10 +30,12 @@ pub struct SpoolConfig {
 
 /// What fits into a segment: small beside the spool, since full ones go as a whole.
 const SEGMENT_BYTES: u64 = 4 << 20;
+/// More than lies between a fork and an exec.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 const SMALLEST_SEGMENT: u64 = 4 << 10;
 
 /// Where a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     segment: u64,
     /// Behind its last byte.
@@ -93,12 +96,19 @@ impl Spool {
             .write(true)
             .mode(0o600)
             .open(config.dir.join("lock"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(io::Error::other("another process uses it"));
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                // A child of the last owner holds it, too, between its fork and its exec.
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(LOCK_PATIENCE / 20);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(io::Error::other("another process uses it"));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
             }
-            Err(TryLockError::Error(error)) => return Err(error),
         }
         let mut segments = VecDeque::new();
         for entry in fs::read_dir(&config.dir)? {
@@ -311,12 +321,6 @@ impl Spool {
                 self.writer = None;
             }
         }
-    }
-}
-
-impl Default for Place {
-    fn default() -> Self {
-        Self { segment: 0, end: 0 }
     }
 }
 

@@ -3,6 +3,7 @@
 mod otlp;
 mod outage;
 mod receivers;
+mod secure;
 
 use std::thread;
 use std::time::{Duration, Instant};

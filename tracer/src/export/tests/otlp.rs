@@ -7,7 +7,7 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span as WireSpan;
 
 use super::*;
-use crate::span::OrphanReason;
+use crate::span::{OrphanReason, SpanEvent};
 
 const OK: &str = "200 OK";
 
@@ -75,6 +75,9 @@ fn check_tree(request: &ExportTraceServiceRequest) {
     ] {
         assert_eq!(attributes.get(key).map(String::as_str), Some(value), "{key}");
     }
+    let [event] = &child.events[..] else { panic!("{:?}", child.events) };
+    assert_eq!((&*event.name, event.time_unix_nano), ("agent.state", 1_700_000_000_000_001_500));
+    assert_eq!(attributes_of(&event.attributes)["to"], "running");
     // Still running: it ends at the latest instant seen.
     assert_eq!(open.end_time_unix_nano, 1_700_000_000_000_005_002);
     assert_eq!(attributes_of(&open.attributes)["orchestrate.outcome"], "running");
@@ -85,6 +88,11 @@ fn send_tree(exporter: &Sender) {
     child.kind = SpanKind::Client;
     child.outcome = Outcome::Panicked;
     child.orphan = Some(OrphanReason::Unlinked);
+    child.events = vec![SpanEvent {
+        at: MonoNs(1_500),
+        name: "agent.state".into(),
+        attributes: vec![("to".to_owned(), Value::from("running"))],
+    }];
     let mut open = span(3, Some(1));
     open.end = None;
     open.outcome = Outcome::Running;
@@ -273,6 +281,50 @@ fn headers_and_resource_from_the_environment() {
     assert_eq!(resource["host.name"], "h2");
     assert_eq!(resource["process.pid"], "4242");
     assert_eq!(exporter.shutdown(PATIENCE).lost(), 0);
+}
+
+/// As above, since opentelemetry-otlp reads the variable itself.
+#[test]
+fn compression_from_the_environment() {
+    const VARIABLE: &str = "OTEL_EXPORTER_OTLP_COMPRESSION";
+    if std::env::var_os(VARIABLE).is_none() {
+        let status = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "export::tests::otlp::compression_from_the_environment"])
+            .env(VARIABLE, "gzip")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let receiver = receivers::Receiver::start(None, receivers::Reply::Status(OK, String::new()));
+    let exporter = One::start(otlp(&format!("http://{}/v1/traces", receiver.address)), impatient());
+    exporter.send(&span(1, None));
+    let request = receiver.requests.recv_timeout(PATIENCE).unwrap();
+    assert!(
+        request.head.to_ascii_lowercase().contains("content-encoding: gzip"),
+        "{}",
+        request.head
+    );
+    let body = std::io::read_to_string(Latin1(flate2::read::GzDecoder::new(&*request.body)));
+    assert!(body.unwrap().contains("tool_call"));
+    assert_eq!(exporter.shutdown(PATIENCE).lost(), 0);
+
+    let address = receivers::unused_address();
+    let received = receivers::grpc(address, None);
+    let exporter = One::start(otlp(&format!("http://{address}")), impatient());
+    exporter.send(&span(1, None));
+    assert_eq!(spans(&received.recv_timeout(PATIENCE).unwrap()).len(), 1);
+    assert_eq!(exporter.shutdown(PATIENCE).lost(), 0);
+}
+
+/// Bytes as text, whatever they are.
+struct Latin1<R>(R);
+
+impl<R: std::io::Read> std::io::Read for Latin1<R> {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.0.read(buf)?;
+        buf[..n].iter_mut().for_each(|byte| *byte &= 0x7f);
+        Ok(n)
+    }
 }
 
 #[test]

@@ -16,7 +16,10 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 #[derive(Clone)]
-struct Grpc(mpsc::Sender<ExportTraceServiceRequest>, Option<tonic::Code>);
+pub(super) struct Grpc(
+    pub(super) mpsc::Sender<ExportTraceServiceRequest>,
+    pub(super) Option<tonic::Code>,
+);
 
 #[tonic::async_trait]
 impl TraceService for Grpc {
