@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -137,9 +137,50 @@ fn exposure(inside: &Inside) -> Result<f64> {
     number.and_then(|number| number.parse().ok()).with_context(|| table.clone())
 }
 
+/// A cgroup that systemd takes for the root. Dropping it takes away what systemd made in it: a
+/// cgroup that stays keeps its programs.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Result<Self> {
+        let mounts = fs::read_to_string("/proc/self/mounts")?;
+        let mut mounts = mounts.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let root = mounts.find(|words| words.get(2) == Some(&"cgroup2"));
+        let root = root.context("no cgroup2 hierarchy is mounted")?[1].to_owned();
+        let name = format!("orchestrate-trace-test-{}", std::process::id());
+        let path = Path::new(&root).join(name);
+        fs::create_dir(&path).with_context(|| path.display().to_string())?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let gone = wait_for("the cgroups to be empty", SOON, || {
+            Ok(remove_cgroups(&self.0).is_ok().then_some(()))
+        });
+        if let Err(error) = gone {
+            eprintln!("{}: {error}", self.0.display());
+        }
+    }
+}
+
+/// From the leaves to the root: the files in them go by themselves.
+fn remove_cgroups(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_cgroups(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
+}
+
 /// The namespaces that systemd is process 1 of. Dropping it ends everything in them.
 struct Inside {
+    // In this order: the processes first.
     _unshare: Process,
+    _cgroup: Cgroup,
     /// Its process id outside.
     pid: u32,
 }
@@ -149,9 +190,12 @@ impl Inside {
         let root = dir.join("root");
         fs::create_dir(&root)?;
         let script = sh::root().join("xtask/src/systemd-boot.sh");
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--cgroup", "--uts", "--ipc"]);
-        command.args(["--kill-child", "--", "sh"]).arg(script).arg(&root).arg(shared);
+        let cgroup = Cgroup::new()?;
+        // In its cgroup before the namespace is made, whose root that is then.
+        let join = "echo $$ > \"$0/cgroup.procs\" && exec unshare --mount --pid --fork --cgroup \
+                    --uts --ipc --kill-child -- sh \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", join]).arg(&cgroup.0).arg(script).arg(&root).arg(shared);
         let mut unshare = Process::start(&mut command, "systemd", dir)?;
         let pid =
             unshare.wait_until("its first process", SOON, |unshare| only_child(unshare.pid()))?;
@@ -160,7 +204,7 @@ impl Inside {
             let text = String::from_utf8_lossy(&running.stdout);
             Ok(["running", "degraded"].contains(&text.trim()).then_some(()))
         })?;
-        Ok(Self { _unshare: unshare, pid })
+        Ok(Self { _unshare: unshare, _cgroup: cgroup, pid })
     }
 
     fn command(&self, args: &[&str]) -> Command {
