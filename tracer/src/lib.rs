@@ -15,6 +15,7 @@ pub mod attach;
 pub mod config;
 pub mod events;
 pub mod export;
+pub mod follow;
 pub mod pipeline;
 pub mod plan;
 pub mod sampling;

@@ -32,6 +32,18 @@ pub struct SessionOptions {
     pub record: Option<PathBuf>,
 }
 
+impl Default for SessionOptions {
+    /// The built-in profile, nothing recorded.
+    fn default() -> Self {
+        Self {
+            profile: Profile::orchestrate(),
+            attach: AttachOptions::default(),
+            pipeline: pipeline::Options::default(),
+            record: None,
+        }
+    }
+}
+
 /// Why a process cannot be traced.
 #[derive(Debug, Error)]
 pub enum SessionError {

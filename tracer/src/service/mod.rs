@@ -36,6 +36,9 @@ pub mod state;
 mod traced;
 mod workshop;
 
+#[cfg(test)]
+pub(crate) use rates::tests;
+
 pub use config::{Config, ConfigError};
 pub use main_loop::{Handle, Options, Service, ServiceError, Supervisor};
 pub use report::Report;

@@ -62,11 +62,11 @@ impl Rates {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::span::{MonoNs, SpanId, SpanKind, TraceId};
 
-    pub(in crate::service) fn span(name: &str, outcome: Outcome, ns: Option<u64>) -> Span {
+    pub(crate) fn span(name: &str, outcome: Outcome, ns: Option<u64>) -> Span {
         Span {
             trace_id: TraceId(1),
             span_id: SpanId(1),
