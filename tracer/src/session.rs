@@ -39,6 +39,19 @@ pub struct SessionOptions {
     pub record: Option<PathBuf>,
 }
 
+impl Default for SessionOptions {
+    /// The built-in profile, nothing recorded.
+    fn default() -> Self {
+        Self {
+            profile: Profile::orchestrate(),
+            attach: AttachOptions::default(),
+            pipeline: pipeline::Options::default(),
+            debuginfo: DebugInfoOptions::default(),
+            record: None,
+        }
+    }
+}
+
 /// Why a process cannot be traced.
 #[derive(Debug, Error)]
 pub enum SessionError {
@@ -131,6 +144,17 @@ impl Summary {
     pub fn drops(&self) -> Vec<(String, u64)> {
         losses(&self.counters, &self.spans, self.malformed)
     }
+}
+
+/// What a session has seen and lost so far.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The kernel side's counters.
+    pub counters: Counters,
+    /// The assembler's.
+    pub spans: Stats,
+    /// Records that were malformed.
+    pub malformed: u64,
 }
 
 /// Everything lost, by name; empty when nothing was.
@@ -269,6 +293,24 @@ fn find(analysis: &Analysis<'_>, profile: &Profile) -> Vec<(usize, Finding)> {
     found
 }
 
+/// Opens a process, once the dynamic linker is through with it: a program that has just been
+/// started does not have its OpenSSL yet.
+fn open_loaded(pid: u32) -> Result<Target, TargetError> {
+    let until = Instant::now() + LOADING;
+    loop {
+        let target = Target::open(pid)?;
+        target.exe.require_rust()?;
+        let wants = || target.exe.needed_libraries().iter().any(|n| n.starts_with("libssl.so"));
+        if target.libssl.is_some() || !wants() || Instant::now() >= until {
+            return Ok(target);
+        }
+        std::thread::sleep(LOADING / 20);
+    }
+}
+
+/// More than a dynamic linker takes.
+const LOADING: std::time::Duration = std::time::Duration::from_millis(400);
+
 /// The library of this name that a program started now would load, if it needs one: what `run`
 /// goes by, before there are mappings to look at.
 fn needed_library(exe: &Image, prefix: &str) -> Option<Image> {
@@ -289,8 +331,7 @@ impl Session {
     /// The process is untouched when this fails.
     pub fn attach(pid: u32, options: SessionOptions) -> Result<Self, SessionError> {
         let began = Instant::now();
-        let target = Target::open(pid)?;
-        target.exe.require_rust()?;
+        let target = open_loaded(pid)?;
         let plan = plan_for(&target, &options.profile, &options.debuginfo);
         let info = target.exe.info().clone();
         let namespace = target.pid_namespace;
@@ -413,6 +454,18 @@ impl Session {
         self.placed.probes
     }
 
+    /// What was seen and lost so far.
+    ///
+    /// # Errors
+    /// The kernel refuses to be asked.
+    pub fn progress(&self) -> Result<Progress, SessionError> {
+        Ok(Progress {
+            counters: self.probes.counters()?,
+            spans: self.pipeline.stats(),
+            malformed: self.pipeline.malformed(),
+        })
+    }
+
     /// Takes in what the target did since the last call and appends what follows from it to
     /// `out`. Call it every [`AttachedProbes::DRAIN_INTERVAL`].
     ///
@@ -420,7 +473,7 @@ impl Session {
     /// When the recording cannot be written or the kernel refuses to be asked.
     pub fn poll(&mut self, out: &mut Vec<Output>) -> Result<Status, SessionError> {
         self.drain(out)?;
-        self.pipeline.advance(now(), out);
+        self.pipeline.advance(MonoNs::now(), out);
         if self.looked.elapsed().as_millis() >= 250 {
             self.looked = Instant::now();
             let counters = self.record_counters()?;
@@ -469,7 +522,7 @@ impl Session {
         let counters = self.probes.counters()?;
         if let Some((path, recorder)) = &mut self.recorder {
             recorder
-                .counters(now(), &counters)
+                .counters(MonoNs::now(), &counters)
                 .map_err(|source| SessionError::Record { path: path.clone(), source })?;
         }
         Ok(counters)
@@ -500,7 +553,7 @@ impl Session {
         let counters = self.record_counters()?;
         self.pipeline.ends_lost(counters.ends_lost());
         let traced_ns = self.began.elapsed().as_nanos() as u64;
-        let end = now();
+        let end = MonoNs::now();
         self.pipeline.finish(end, out);
         if let Some((path, recorder)) = self.recorder.take() {
             recorder
@@ -528,15 +581,10 @@ impl Session {
     }
 }
 
-fn now() -> MonoNs {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    MonoNs(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
-}
-
 /// 32 hex digits that no other session has.
 fn seed() -> String {
     let mut bytes = [0_u8; 16];
     // SAFETY: the buffer is as long as said; the call fills it or leaves it, and time is mixed in.
     unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    format!("{:032x}", u128::from_le_bytes(bytes) ^ u128::from(now().0))
+    format!("{:032x}", u128::from_le_bytes(bytes) ^ u128::from(MonoNs::now().0))
 }
