@@ -238,6 +238,11 @@ pub struct TraceArgs {
     /// Size of the ring buffer: 4M, 512K (a power of two)
     #[arg(long, value_name = "BYTES", value_parser = parse_ring_size, help_heading = "Diagnosis")]
     pub ring_size: Option<u32>,
+
+    /// Futures that can be suspended at once and still be followed [default: 131072]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 24),
+          help_heading = "Diagnosis")]
+    pub max_futures: Option<u32>,
 }
 
 impl TraceArgs {
@@ -249,6 +254,7 @@ impl TraceArgs {
             debuginfo: self.what.debuginfo.clone(),
             mechanism: self.mechanism,
             ring_bytes: self.ring_size,
+            max_futures: self.max_futures,
             record: self.record.clone(),
             verbose,
         }
@@ -269,6 +275,10 @@ pub struct ViewArgs {
     /// Show only traces that took at least this long
     #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
     pub min_duration: Option<Duration>,
+
+    /// Show no spans, only messages and the summary: for spans that are exported or recorded
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Where spans are sent, and which: also what `enable` sets.

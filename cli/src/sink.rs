@@ -53,6 +53,15 @@ pub fn sink(
     color: ColorChoice,
     shared_terminal: bool,
 ) -> Result<Box<dyn Sink>, CliError> {
+    let sink = loud(view, color, shared_terminal || view.quiet)?;
+    Ok(if view.quiet { Box::new(Quiet(sink)) } else { sink })
+}
+
+fn loud(
+    view: &ViewArgs,
+    color: ColorChoice,
+    shared_terminal: bool,
+) -> Result<Box<dyn Sink>, CliError> {
     let messages = Messages { style: Style::for_stderr(color) };
     let min_ns =
         view.min_duration.map_or(0, |min| u64::try_from(min.as_nanos()).unwrap_or(u64::MAX));
@@ -83,6 +92,43 @@ pub fn sink(
         spans: 0,
         traces: 0,
     }))
+}
+
+/// Everything but spans.
+struct Quiet(Box<dyn Sink>);
+
+impl Sink for Quiet {
+    fn source(&mut self, source: Source) {
+        self.0.source(source);
+    }
+
+    fn started(&mut self, _: Source, _: Span) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn ended(&mut self, _: Source, _: Span) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event, role: Role, message: &str) -> io::Result<()> {
+        self.0.event(event, role, message)
+    }
+
+    fn tick(&mut self, now: MonoNs) -> io::Result<()> {
+        self.0.tick(now)
+    }
+
+    fn end(&mut self, now: MonoNs) -> io::Result<()> {
+        self.0.end(now)
+    }
+
+    fn account(&mut self, account: &Account) -> io::Result<()> {
+        self.0.account(account)
+    }
+
+    fn is_stdout(&self) -> bool {
+        self.0.is_stdout()
+    }
 }
 
 /// Messages for people, on standard error.

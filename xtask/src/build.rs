@@ -45,6 +45,17 @@ pub fn programs() -> Result<Programs> {
     Ok(Programs { tracer, workloads })
 }
 
+/// The tracer, and what it is measured with.
+///
+/// # Errors
+/// As [`all`].
+pub fn benchmarks() -> Result<Programs> {
+    let tracer = named("ORCHESTRATE_TRACE_BIN").map_or_else(|| tracer(None), Ok)?;
+    let all = || workload_packages(&["--workspace"]);
+    let workloads = named("ORCHESTRATE_TRACE_WORKLOADS").map_or_else(all, Ok)?;
+    Ok(Programs { tracer, workloads })
+}
+
 /// The tracer alone, likewise.
 ///
 /// # Errors
@@ -80,8 +91,16 @@ pub fn embed(cargo: &mut std::process::Command, object: Option<&Path>) {
 /// # Errors
 /// OpenSSL's headers are missing and cannot be installed, or the build failed.
 pub fn workloads() -> Result<PathBuf> {
+    // What is only compared with takes longer to build than all the rest.
+    workload_packages(&TESTED)
+}
+
+/// The workloads that tests run.
+const TESTED: [&str; 3] = ["--workspace", "--exclude", "bench-instrumented"];
+
+fn workload_packages(which: &[&str]) -> Result<PathBuf> {
     sh::say("building the workloads");
-    build_workloads("workloads", &[])
+    build_workloads("workloads", which, &[])
 }
 
 /// Builds the same with debuginfo, as a user would who wants to describe a program that runs
@@ -90,10 +109,10 @@ pub fn workloads() -> Result<PathBuf> {
 fn workloads_with_debuginfo() -> Result<PathBuf> {
     sh::say("building the workloads with debuginfo");
     let debuginfo = ("CARGO_PROFILE_RELEASE_DEBUG", "2");
-    build_workloads("workloads-debuginfo", &[debuginfo])
+    build_workloads("workloads-debuginfo", &TESTED, &[debuginfo])
 }
 
-fn build_workloads(folder: &str, environment: &[(&str, &str)]) -> Result<PathBuf> {
+fn build_workloads(folder: &str, which: &[&str], environment: &[(&str, &str)]) -> Result<PathBuf> {
     host::apt_install(&WORKLOAD_PACKAGES, "build the workloads")?;
     let target_dir = sh::target_dir().join(folder);
     let mut cargo = sh::cargo();
@@ -103,7 +122,7 @@ fn build_workloads(folder: &str, environment: &[(&str, &str)]) -> Result<PathBuf
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         cargo.env_remove(name);
     }
-    cargo.args(["build", "--release", "--locked", "--workspace", "--target-dir"]).arg(&target_dir);
+    cargo.args(["build", "--release", "--locked"]).args(which).arg("--target-dir").arg(&target_dir);
     sh::run(&mut cargo)?;
     Ok(target_dir.join("release"))
 }

@@ -1,5 +1,6 @@
 //! Everything that is done to this workspace, one command each: `cargo xtask COMMAND`.
 
+mod bench;
 mod bpf;
 mod build;
 mod demo;
@@ -32,6 +33,8 @@ enum Command {
     BuildEbpf(bpf::Args),
     /// Run every test, as root: installs and builds what they need
     Test(test::Args),
+    /// Measure: what tracing costs, beside what else could be used
+    Bench(bench::Args),
     /// Trace a miniature orchestrate that is already running, and hold what was seen against its
     /// own record
     Demo(demo::Args),
@@ -66,6 +69,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Test(args) => test::run(&args)?,
         Command::Dist(args) => println!("{}", dist::run(&args)?.display()),
         Command::Systemd(args) => systemd::run(&args)?,
+        Command::Bench(args) => return bench::run(&args),
         Command::Demo(args) => return demo::run(&args),
         Command::Interop(args) => return interop::run(&args),
         Command::Soak(args) => return soak::run(&args),

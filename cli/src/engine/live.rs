@@ -87,6 +87,7 @@ fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
                 Mechanism::PerfEvent => attach::Mechanism::PerfEvent,
             },
             ring_bytes: options.ring_bytes.unwrap_or(defaults.ring_bytes),
+            max_futures: options.max_futures.unwrap_or(defaults.max_futures),
             ..defaults
         },
         pipeline: pipeline::Options::default(),
@@ -123,14 +124,8 @@ impl Engine for Live {
         let profile = profile(options)?;
         let image = Image::open(file, file).map_err(target_error)?;
         image.require_rust().map_err(target_error)?;
-        let plan = session::plan_images(
-            &image,
-            None,
-            None,
-            &profile,
-            Path::new("/"),
-            &debuginfo(options),
-        );
+        let plan =
+            session::plan_images(&image, None, None, &profile, Path::new("/"), &debuginfo(options));
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 

@@ -38,6 +38,8 @@ pub struct Options {
     pub mechanism: Mechanism,
     /// Size of the ring buffer; `None`: the library's default.
     pub ring_bytes: Option<u32>,
+    /// Suspended futures that are followed at once; `None`: the library's default.
+    pub max_futures: Option<u32>,
     /// Where to record the raw stream.
     pub record: Option<PathBuf>,
     /// Log what the BPF programs say.

@@ -18,8 +18,12 @@ use crate::render::text;
 use crate::signals;
 use crate::sink::{Sink, Source};
 
-/// How long nothing is read from a session that had nothing to tell.
-const IDLE: Duration = Duration::from_millis(20);
+/// How long nothing is read between two rounds, whatever there is to read: forty wakeups a second
+/// at any rate of events, and a small part of the ring buffer at the highest.
+const IDLE: Duration = Duration::from_millis(25);
+
+/// So much from one session in one round that more may be waiting already.
+const PLENTY: usize = 32_768;
 
 /// Whose time it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +148,11 @@ impl State {
             if until.is_some_and(|until| Instant::now() >= until) || companion.is_over() {
                 return Ok(());
             }
-            let mut idle = true;
+            let mut behind = false;
             for i in 0..self.tracked.len() {
                 let Some(session) = &mut self.tracked[i].session else { continue };
                 let status = session.poll(&mut out);
-                idle &= out.is_empty();
+                behind |= out.len() >= PLENTY;
                 self.hand_out(i, &mut out, sink)?;
                 let source = self.tracked[i].source;
                 let pid = source.pid;
@@ -185,7 +189,7 @@ impl State {
             }
             self.notices(sink)?;
             sink.tick(self.now())?;
-            if idle && self.clock == Clock::Live {
+            if !behind && self.clock == Clock::Live {
                 rest(sink.is_stdout())?;
             }
         }

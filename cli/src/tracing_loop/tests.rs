@@ -23,7 +23,8 @@ fn traced(
     duration: Option<Duration>,
 ) -> (Exit, String) {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let view = ViewArgs { json, output: Some(file.path().to_owned()), min_duration: None };
+    let view =
+        ViewArgs { json, output: Some(file.path().to_owned()), min_duration: None, quiet: false };
     let mut sink = sink::sink(&view, ColorChoice::Never, false).unwrap();
     let destinations = Destinations::default();
     let settings = Run { sink: &mut *sink, destinations: &destinations, duration, clock };
