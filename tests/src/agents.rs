@@ -352,6 +352,7 @@ mod tests {
             outcome: "returned".into(),
             address: 0,
             attributes: Map::new(),
+            events: vec![],
         }
     }
 

@@ -50,6 +50,10 @@ struct Line {
     name: Option<String>,
     #[serde(default)]
     start_unix_ns: u64,
+    #[serde(default)]
+    to: Option<String>,
+    #[serde(default)]
+    unix_ns: u64,
 }
 
 /// Compares the trace of a whole run with its record: by attribute.
@@ -74,6 +78,25 @@ pub fn compare(record: &str, trace: &Trace) -> Result<BTreeMap<&'static str, Tal
                 let agent = of("agent").find(|line| line.agent.as_deref() == id && id.is_some());
                 let tally: &mut Tally = tallies.entry("agent_id").or_default();
                 tally.add(id, |_| agent.is_some_and(|line| began_with(line, span)));
+                // The states it went to, in order and at their time.
+                let began = agent.map_or(0, |line| line.start_unix_ns);
+                let went: Vec<_> = of("transition")
+                    .filter(|line| line.agent.as_deref() == id && line.unix_ns + SLACK_NS >= began)
+                    .map(|line| (line.to.as_deref(), line.unix_ns))
+                    .collect();
+                let seen = span.events.iter().filter(|event| event.name == "agent.state");
+                let seen: Vec<_> = seen
+                    .map(|event| {
+                        (event.attributes.get("state").and_then(|s| s.as_str()), event.unix_ns)
+                    })
+                    .collect();
+                let same = seen
+                    .iter()
+                    .zip(&went)
+                    .all(|(a, b)| a.0 == b.0 && a.1.abs_diff(b.1) <= SLACK_NS);
+                let tally: &mut Tally = tallies.entry("agent.state").or_default();
+                // What happens to an agent after its run was dropped is not its run's.
+                tally.add((!seen.is_empty()).then_some(""), |_| same && seen.len() <= went.len());
                 let known = agent.and_then(|line| line.agent_type.as_deref());
                 let tally: &mut Tally = tallies.entry("agent_type").or_default();
                 tally.add(own("agent_type"), |found| known == Some(found));
@@ -134,6 +157,7 @@ mod tests {
             outcome: "returned".into(),
             address: 0,
             attributes: with.collect::<Map<_, _>>(),
+            events: vec![],
         }
     }
 

@@ -43,6 +43,20 @@ pub struct Span {
     pub address: u64,
     /// What it says about itself.
     pub attributes: Map<String, Value>,
+    /// What happened in it.
+    #[serde(default)]
+    pub events: Vec<SpanEvent>,
+}
+
+/// Something that happened in a span.
+#[derive(Clone, Debug, Deserialize)]
+pub struct SpanEvent {
+    /// What.
+    pub name: String,
+    /// When: nanoseconds since the Unix epoch.
+    pub unix_ns: u64,
+    /// What it says about itself.
+    pub attributes: Map<String, Value>,
 }
 
 impl Span {

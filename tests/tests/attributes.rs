@@ -4,10 +4,11 @@ use anyhow::{Result, ensure};
 use e2e::attributes::{self, Tally};
 use e2e::harness::{Attach, Mini, MiniOptions, PATIENCE, Programs, Scene, Standin};
 
-const KEYS: [&str; 3] = ["agent_id", "agent_type", "tool_name"];
+/// `agent.state` stands for the events of that name.
+const KEYS: [&str; 4] = ["agent_id", "agent_type", "agent.state", "tool_name"];
 
 /// Traces a run of the miniature orchestrate among `programs` and tallies its attributes.
-fn tallies(scene: &Scene, programs: &Programs, attach: &Attach) -> Result<[Tally; 3]> {
+fn tallies(scene: &Scene, programs: &Programs, attach: &Attach) -> Result<[Tally; 4]> {
     let standin = Standin::start(&scene.programs, scene.dir())?;
     let options = MiniOptions { agents: 15, concurrency: 6, mix: "faults".into(), stay: false };
     let mut mini = Mini::start(programs, &standin, &options, scene.dir())?;

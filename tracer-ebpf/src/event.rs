@@ -27,6 +27,8 @@ pub enum Kind {
     Argument = 16,
     /// [`LongArgument`]: a longer one.
     LongArgument = 17,
+    /// [`Argument`]: something happened in span `header.id`; which, `header.fn_id` says.
+    Note = 18,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             7 => Self::Payload,
             16 => Self::Argument,
             17 => Self::LongArgument,
+            18 => Self::Note,
             _ => return None,
         })
     }

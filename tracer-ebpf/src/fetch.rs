@@ -7,11 +7,14 @@ use tracer_ebpf::access::{
     Fetch, MAX_FETCHES, MAX_PER_FUNCTION, MAX_STEPS, Op, Origin, Step, Take,
 };
 use tracer_ebpf::config::FnConfig;
+use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{Argument, Header, Kind, LongArgument, flags};
 
-use crate::drops::{count, emit_with};
-use crate::hit::{Moment, read};
+use crate::drops::{count, emit, emit_with};
+use crate::future::certain;
+use crate::hit::{Hit, Moment, read};
+use crate::thread;
 
 #[map]
 static FETCHES: Array<Fetch> = Array::with_max_entries(MAX_FETCHES, 0);
@@ -80,6 +83,33 @@ fn step(at: u64, step: &Step) -> Option<u64> {
     };
     let within = step.low <= number && number <= step.high;
     if within == (step.op == Op::Within as u8) { Some(at) } else { None }
+}
+
+/// An instruction that stores a traced value, a byte in the register that the cookie names.
+#[inline(always)]
+pub fn stored(hit: &Hit, cookie: Cookie) -> Option<()> {
+    let thread = thread::known(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
+    let id = certain(thread.current(hit)).filter(|id| *id != 0)?;
+    let mut bytes = [0; Argument::CAPACITY];
+    bytes[0] = hit.register(cookie.arg()) as u8;
+    let record = Argument {
+        header: Header {
+            kind: Kind::Note as u8,
+            flags: 0,
+            fn_id: cookie.fn_id(),
+            tid: hit.at.tid,
+            ts: hit.at.now,
+            id,
+        },
+        len: 1,
+        captured: 1,
+        slot: 0,
+        reserved: 0,
+        bytes,
+    };
+    emit(record, Counter::LostPayload);
+    Some(())
 }
 
 macro_rules! send {

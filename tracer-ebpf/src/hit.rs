@@ -93,6 +93,21 @@ impl Hit {
         unsafe { (&raw const (*self.regs).rcx).read_volatile() }
     }
 
+    /// The general-purpose register of this number, as machine code counts them. All are read
+    /// before one is chosen: the verifier refuses a computed context address.
+    #[inline(always)]
+    pub fn register(&self, number: u8) -> u64 {
+        macro_rules! all {
+            ($($name:ident),*) => {
+                // SAFETY: the context outlives the hit.
+                unsafe { [$((&raw const (*self.regs).$name).read_volatile()),*] }
+            };
+        }
+        let all =
+            all!(rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15);
+        all[usize::from(number & 15)]
+    }
+
     /// Integer result; meaningful on a `ret` only.
     #[inline(always)]
     pub fn rax(&self) -> u64 {

@@ -75,6 +75,8 @@ hooks! {
     ChannelDone = "channel_done",
     /// A channel's last sender or receiver is gone.
     ChannelClose = "channel_close",
+    /// A traced value is stored.
+    ValueStored = "value_stored",
 }
 
 impl Hook {

@@ -77,6 +77,7 @@ handlers! {
     ChannelRecv => sqlite::channel_recv;
     ChannelDone => sqlite::channel_done;
     ChannelClose => sqlite::channel_close;
+    ValueStored => fetch::stored;
 }
 
 /// Every probe runs this: filter, then what the cookie names.

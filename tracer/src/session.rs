@@ -198,6 +198,7 @@ pub fn plan_images(
         executable: exe.info().clone(),
         findings,
         arguments,
+        stored: arguments::stored(&analysis, profile),
         inlined: &analysis.inlined(),
         landmarks: &analysis.landmarks(),
         tls: Some((tls.0, &tls.1)),

@@ -7,7 +7,9 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::ser::{CompactFormatter, Formatter};
 use tracer::export::attributes;
-use tracer::span::{ClockAnchor, MonoNs, Outcome, Span, SpanId, SpanKind, TraceId, Value};
+use tracer::span::{
+    ClockAnchor, MonoNs, Outcome, Span, SpanEvent, SpanId, SpanKind, TraceId, Value,
+};
 
 use super::text;
 
@@ -30,6 +32,16 @@ struct SpanLine<'a> {
     outcome: Outcome,
     address: u64,
     pid: u32,
+    attributes: Attributes<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    events: Vec<EventLine<'a>>,
+}
+
+/// Something that happened in a span.
+#[derive(Serialize)]
+struct EventLine<'a> {
+    name: &'a str,
+    unix_ns: u64,
     attributes: Attributes<'a>,
 }
 
@@ -96,8 +108,18 @@ pub fn span(out: &mut impl Write, span: &Span, anchor: ClockAnchor, pid: u32) ->
             address: span.address,
             pid,
             attributes: Attributes(attributes(span)),
+            events: span.events.iter().map(|event| event_line(event, anchor)).collect(),
         },
     )
+}
+
+fn event_line(event: &SpanEvent, anchor: ClockAnchor) -> EventLine<'_> {
+    let own = event.attributes.iter();
+    EventLine {
+        name: &event.name,
+        unix_ns: anchor.unix_ns(event.at),
+        attributes: Attributes(own.map(|(key, v)| (Cow::from(key.as_str()), v.clone())).collect()),
+    }
 }
 
 /// Something about the tracing itself: attached, target exited, endpoint unreachable.

@@ -76,6 +76,7 @@ fn perfect(truth: &Truth) -> Trace {
         .as_object()
         .unwrap()
         .clone(),
+        events: vec![],
     };
     let mut spans: Vec<_> = truth.spans.iter().map(span).collect();
     // As they ended.

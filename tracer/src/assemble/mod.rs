@@ -136,7 +136,7 @@ impl Assembler {
             Event::LeafEnd(end) => self.leaf_end(end, out),
             Event::Payload(payload) => self.payload(payload, out),
             // It says nothing of who belongs to whom.
-            Event::Argument(_) => {}
+            Event::Argument(_) | Event::Note(_) => {}
         }
     }
 

@@ -187,6 +187,8 @@ pub enum Event<'a> {
     Payload(Payload<'a>),
     /// A value of a span.
     Argument(Argument<'a>),
+    /// Something happened in a span; its `function` says what.
+    Note(Argument<'a>),
 }
 
 /// Why a record is none.
@@ -302,6 +304,7 @@ impl<'a> Event<'a> {
                 let bytes = &bytes[from..from + captured];
                 Self::Payload(Payload { at, id, key, what, len, bytes, tail })
             }
+            Kind::Note => Self::Note(Argument::decode(bytes, kind, (at, id, FnId(fn_id)))?),
             Kind::Argument | Kind::LongArgument => {
                 Self::Argument(Argument::decode(bytes, kind, (at, id, FnId(fn_id)))?)
             }
@@ -318,7 +321,7 @@ impl<'a> Event<'a> {
             Self::LeafLink(e) => e.at,
             Self::LeafEnd(e) => e.at,
             Self::Payload(e) => e.at,
-            Self::Argument(e) => e.at,
+            Self::Argument(e) | Self::Note(e) => e.at,
         }
     }
 }

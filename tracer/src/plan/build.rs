@@ -10,13 +10,15 @@ use tracer_ebpf::hook::Hook;
 use super::attributes::Fetches;
 use super::pattern::CLOSURE;
 use super::{
-    ArgumentFinding, Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction,
-    LandmarkCoverage, Probe, ProbePlan, ProbedFunction, Profile, RefusedFunction, SpanRule,
+    ArgumentFinding, AttributeMeta, Coverage, EntryCoverage, Evidence, ExitKind, FunctionMeta,
+    InlinedFunction, LandmarkCoverage, Probe, ProbePlan, ProbedFunction, Profile, RefusedFunction,
+    SpanRule,
 };
 
+use crate::span::SpanKind;
 use crate::target::{
     Coroutine, Cost, ExitSite, Function, InlinedBody, Landmarks, ModuleInfo, PlainFunction,
-    SelfRegister, Site, TlsLandmarks,
+    SelfRegister, Site, StoredArgument, TlsLandmarks,
 };
 
 /// What inspection says of one function that was asked for.
@@ -28,6 +30,17 @@ pub enum Finding {
     Plain(PlainFunction),
     /// It cannot be probed: why.
     Refused(Function, String),
+}
+
+/// What inspection says of one function that an event asks for.
+#[derive(Clone, Debug)]
+pub struct StoredFinding {
+    /// The event's position in the profile.
+    pub rule: usize,
+    /// The function.
+    pub function: Function,
+    /// Where it stores its argument, or why that cannot be told.
+    pub stored: Result<StoredArgument, String>,
 }
 
 /// Everything that a plan is made of.
@@ -42,6 +55,8 @@ pub struct Inputs<'a> {
     /// For each of the findings, what was found of the attributes that its rule asks for. What is
     /// missing at the end counts as empty.
     pub arguments: Vec<Vec<ArgumentFinding>>,
+    /// For functions that the profile's events ask for.
+    pub stored: Vec<StoredFinding>,
     /// Async bodies that were inlined away.
     pub inlined: &'a [InlinedBody],
     /// Library functions in the executable.
@@ -65,7 +80,8 @@ pub fn wanted<'f>(profile: &Profile, functions: &'f [Function]) -> Vec<(usize, &
 /// Makes the plan. A function that cannot be probed is reported in the coverage; a plan without
 /// any probe on a function or library is possible and says so there.
 pub fn build(inputs: Inputs<'_>) -> ProbePlan {
-    let Inputs { profile, executable, findings, arguments, inlined, landmarks, tls } = inputs;
+    let Inputs { profile, executable, findings, arguments, stored, inlined, landmarks, tls } =
+        inputs;
     let mut plan = Builder {
         modules: vec![executable],
         probes: Vec::new(),
@@ -99,6 +115,7 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     if any_async || leaves {
         plan.tokio(landmarks, &mut coverage);
     }
+    plan.events(profile, stored, &mut coverage);
     if let Some(rule) = &profile.leaf.sqlite {
         plan.sqlite(landmarks, &rule.name, &mut coverage);
     }
@@ -298,6 +315,53 @@ impl Builder {
             Finding::Refused(..) => {}
         }
         self.functions.push(meta);
+    }
+
+    fn events(&mut self, profile: &Profile, stored: Vec<StoredFinding>, coverage: &mut Coverage) {
+        let mut found: Vec<(usize, String)> =
+            vec![(0, "no such function is in the binary".to_owned()); profile.events.len()];
+        for StoredFinding { rule, function, stored } in stored {
+            let (Some(rule), Some(found)) = (profile.events.get(rule), found.get_mut(rule)) else {
+                continue;
+            };
+            let id = self.functions.len() + 1;
+            let StoredArgument { sites, shape } = match stored {
+                Ok(stored) if id < MAX_FUNCTIONS as usize => stored,
+                Ok(_) => continue,
+                Err(why) => {
+                    found.1 = why;
+                    continue;
+                }
+            };
+            let id = id as u16;
+            for (site, register) in &sites {
+                let cookie = Cookie::new(id, 0).with_arg(*register);
+                self.place(0, site, Hook::ValueStored, cookie);
+            }
+            found.0 += sites.len();
+            self.configs.push(FnConfig { state_offset: 0, state_width: 0, self_reg: 0, fetch: 0 });
+            self.functions.push(FunctionMeta {
+                id,
+                function: path_of(&function.name).into(),
+                span: rule.name.as_str().into(),
+                kind: SpanKind::Internal,
+                is_async: false,
+                size_at_least: 0,
+                size_exact: false,
+                attributes: vec![AttributeMeta {
+                    slot: 0,
+                    keys: vec![rule.attribute.clone()],
+                    shape,
+                    like: None,
+                    case: rule.case,
+                    evidence: Evidence::Code,
+                }],
+                constants: Vec::new(),
+            });
+        }
+        for (rule, (probes, why)) in profile.events.iter().zip(found) {
+            coverage.note(&format!("event: {}", rule.name), probes, &why);
+        }
     }
 
     fn tokio(&mut self, found: &Landmarks, coverage: &mut Coverage) {

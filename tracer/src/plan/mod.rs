@@ -10,7 +10,7 @@ mod probe;
 mod profile;
 
 pub use attributes::*;
-pub use build::{Finding, Inputs, build, wanted};
+pub use build::{Finding, Inputs, StoredFinding, build, wanted};
 pub use coverage::*;
 pub use meta::*;
 pub use pattern::{Pattern, PatternError};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::{AttributeKey, AttributeRules, Pattern};
+use super::{AttributeKey, AttributeRules, Case, Pattern};
 use crate::span::SpanKind;
 
 /// A profile as written (TOML).
@@ -19,6 +19,9 @@ pub struct Profile {
     /// Functions that become spans; the first that matches wins.
     #[serde(default, rename = "span")]
     pub spans: Vec<SpanRule>,
+    /// What happens in spans.
+    #[serde(default, rename = "event")]
+    pub events: Vec<EventRule>,
     /// Libraries whose calls become spans.
     #[serde(default)]
     pub leaf: LeafRules,
@@ -43,6 +46,24 @@ pub struct SpanRule {
     /// Attributes that all of them have.
     #[serde(default)]
     pub constants: BTreeMap<AttributeKey, String>,
+}
+
+/// One `[[event]]`: a plain function stores an argument, and the span that it is called in gets an
+/// event.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventRule {
+    /// Name of the events.
+    pub name: String,
+    /// Which functions.
+    pub function: Pattern,
+    /// Key of the event's attribute: what is stored.
+    pub attribute: AttributeKey,
+    /// Type of what is stored: the path of an enum without fields.
+    pub stores: String,
+    /// How a variant's name is written.
+    #[serde(default)]
+    pub case: Case,
 }
 
 /// How to recognise an inlined body.
@@ -124,7 +145,12 @@ impl Profile {
 
     /// Nothing but what is added to it.
     pub fn empty() -> Self {
-        Self { name: "none".to_owned(), spans: Vec::new(), leaf: LeafRules::default() }
+        Self {
+            name: "none".to_owned(),
+            spans: Vec::new(),
+            events: Vec::new(),
+            leaf: LeafRules::default(),
+        }
     }
 
     /// Adds every function that matches `pattern`, under its own path.

@@ -5,17 +5,20 @@
 //! such a value: else the attribute is left out.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
 use super::Stats;
 use crate::events::Argument;
-use crate::plan::{AttributeKey, AttributeMeta, Case, Evidence, FunctionMeta, Like, TraceMeta};
-use crate::span::{Span, SpanId, Value};
+use crate::plan::{AttributeKey, AttributeMeta, Case, Evidence, Like, TraceMeta};
+use crate::span::{Span, SpanEvent, SpanId, Value};
 use crate::target::Shape;
 
 /// Spans whose values are kept at once. Beyond, the oldest go first.
 const MAX_SPANS: usize = 1 << 16;
+/// Events of one span that are kept; a loop may go on for days.
+const MAX_EVENTS: usize = 128;
 /// Longest text of an attribute, in bytes.
 const MAX_TEXT: usize = 256;
 /// Longest text that is like an identifier.
@@ -26,6 +29,7 @@ const MAX_IDENTIFIER: usize = 64;
 struct Known {
     attributes: Vec<(AttributeKey, Found)>,
     constants: Vec<(AttributeKey, String)>,
+    events: Vec<SpanEvent>,
 }
 
 /// The values of one attribute.
@@ -52,14 +56,10 @@ impl Arguments {
         let mut metas = function.attributes.iter();
         let Some(attribute) = metas.find(|meta| meta.slot == argument.slot) else { return };
         let Some((key, also)) = attribute.keys.split_first() else { return };
-        if !self.by_span.contains_key(&span) {
-            self.make_room();
-            self.order.push_back(span);
+        let known = self.known(span);
+        if known.constants.is_empty() {
+            known.constants.clone_from(&function.constants);
         }
-        let known = self
-            .by_span
-            .entry(span)
-            .or_insert_with(|| Known { attributes: Vec::new(), constants: constants(function) });
         let at = known.attributes.iter().position(|(other, _)| other == key);
         let at = at.unwrap_or_else(|| {
             let found = Found { also: also.to_vec(), values: Vec::new(), implausible: 0 };
@@ -72,6 +72,37 @@ impl Arguments {
             Some(value) => found.values.push(value),
             None => found.implausible += 1,
         }
+    }
+
+    /// Keeps what happened in a span until it ends.
+    pub fn note(&mut self, span: SpanId, note: &Argument<'_>, meta: &TraceMeta) {
+        let index = usize::from(note.function.0).checked_sub(1);
+        let Some(event) = index.and_then(|index| meta.functions.get(index)) else { return };
+        let Some(attribute) = event.attributes.first() else { return };
+        let Some(value) = read(attribute, note.bytes, note.len) else { return };
+        let keys = attribute.keys.iter();
+        let attributes = keys.map(|key| (key.as_str().to_owned(), value.clone())).collect();
+        let known = self.known(span);
+        if known.events.len() < MAX_EVENTS {
+            let (at, name) = (note.at.ts, Arc::clone(&event.span));
+            known.events.push(SpanEvent { at, name, attributes });
+        }
+    }
+
+    /// Moves what happened in a span to it.
+    pub fn take_events(&mut self, span: &mut Span) {
+        if let Some(known) = self.by_span.get_mut(&span.span_id) {
+            span.events.append(&mut known.events);
+            span.events.sort_by_key(|event| event.at);
+        }
+    }
+
+    fn known(&mut self, span: SpanId) -> &mut Known {
+        if !self.by_span.contains_key(&span) {
+            self.make_room();
+            self.order.push_back(span);
+        }
+        self.by_span.entry(span).or_default()
     }
 
     /// Adds what is known to the span's attributes.
@@ -110,10 +141,6 @@ impl Arguments {
             self.evicted += u64::from(self.by_span.remove(&oldest).is_some());
         }
     }
-}
-
-fn constants(function: &FunctionMeta) -> Vec<(AttributeKey, String)> {
-    function.constants.clone()
 }
 
 /// What the bytes say; `None` if they are no such value. `len` is how many there were.

@@ -60,6 +60,7 @@ impl Semantics {
             Event::Argument(argument) => {
                 self.arguments.add(self.ids.span(argument.id), argument, &self.meta);
             }
+            Event::Note(note) => self.arguments.note(self.ids.span(note.id), note, &self.meta),
             _ => {}
         }
     }
@@ -73,6 +74,7 @@ impl Semantics {
     pub fn ended(&mut self, span: &mut Span) {
         let _captured = self.captured.take(span.span_id);
         self.arguments.describe(span);
+        self.arguments.take_events(span);
         self.arguments.forget(span.span_id, &mut self.stats);
     }
 

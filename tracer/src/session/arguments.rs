@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
-use crate::plan::{ArgumentFinding, AttributeRule, Evidence, Finding, Profile};
+use crate::plan::{ArgumentFinding, AttributeRule, Evidence, Finding, Profile, StoredFinding};
 use crate::target::{
     Analysis, Coroutine, DebugInfoNote, DebugInfoOptions, DebugInfoReader, FoundArgument,
     WantedArgument, debuginfo_sources,
@@ -62,6 +62,25 @@ pub(super) fn find(
     };
     (findings.iter().map(of).collect(), notes)
 }
+
+/// Where the functions that a profile's events name store their arguments.
+pub(super) fn stored(analysis: &Analysis<'_>, profile: &Profile) -> Vec<StoredFinding> {
+    let mut all = Vec::new();
+    for (rule, event) in profile.events.iter().enumerate() {
+        let functions = analysis.image().functions().iter();
+        let fitting = functions.filter(|function| {
+            event.function.matches(&function.name) && event.function.means_plain(&function.name)
+        });
+        for function in fitting.take(MAX_FUNCTIONS) {
+            let stored = analysis.stored(function, &event.stores);
+            all.push(StoredFinding { rule, function: function.clone(), stored });
+        }
+    }
+    all
+}
+
+/// Functions looked into for one event.
+const MAX_FUNCTIONS: usize = 16;
 
 /// One source of debuginfo.
 struct Described<'a> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 
+use super::arguments::find_stored;
 use super::coroutine::{NotPoll, Poll, first_byte_read, poll};
 use super::location::location_at;
 use super::names::dropped_type;
@@ -12,7 +13,7 @@ use super::scan::Scan;
 use super::sites::{entry, exits};
 use super::{
     Coroutine, Function, Image, InlinedBody, Landmarks, PlainFunction, Site, StateByte,
-    TlsLandmarks, Undescribed, landmarks, parallel,
+    StoredArgument, TlsLandmarks, Undescribed, landmarks, parallel,
 };
 
 /// Why a function is not traced as a coroutine.
@@ -185,6 +186,14 @@ impl<'image> Analysis<'image> {
         let fits =
             |start: &u64| matches!(self.polls().get(start), Some(Ok(poll)) if poll.state == state);
         starts.filter(fits).collect()
+    }
+
+    /// Where a plain function stores an argument that is an enum of type `type`.
+    ///
+    /// # Errors
+    /// It does not, or not certainly: why, for a person.
+    pub fn stored(&self, function: &Function, r#type: &str) -> Result<StoredArgument, String> {
+        find_stored(self.image, &self.scan, function, r#type)
     }
 
     /// What the code of a coroutine says of its captured arguments.

@@ -31,7 +31,9 @@ mod task_poll;
 mod types;
 
 pub use analysis::{Analysis, WhyNot};
-pub use arguments::{Access, AccessStep, FoundArgument, Place, Shape, Undescribed, WantedArgument};
+pub use arguments::{
+    Access, AccessStep, FoundArgument, Place, Shape, StoredArgument, Undescribed, WantedArgument,
+};
 pub use debuginfo::{
     DebugInfo, DebugInfoNote, DebugInfoOptions, DebugInfoSource, Reader as DebugInfoReader,
     sources as debuginfo_sources,

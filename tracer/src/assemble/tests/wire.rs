@@ -70,7 +70,7 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         }
         .as_bytes()
         .to_vec(),
-        Event::Argument(e) => unreachable!("the assembler takes no {e:?}"),
+        Event::Argument(e) | Event::Note(e) => unreachable!("the assembler takes no {e:?}"),
         Event::Payload(e) => {
             let mut bytes = [0; wire::Payload::CAPACITY];
             bytes[..e.bytes.len()].copy_from_slice(e.bytes);

@@ -4,11 +4,14 @@
 mod code;
 mod formatted;
 mod state_zero;
+mod stored;
 mod variants;
 
 use serde::{Deserialize, Serialize};
 
 pub use code::Undescribed;
+pub use stored::StoredArgument;
+pub(super) use stored::find as find_stored;
 
 /// One step on the way to a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
