@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tracer::export::Protocol;
+use tracer::semantics::{Captures, Private};
 
 use crate::engine::{Mechanism, Options};
 
@@ -167,6 +168,9 @@ pub struct Replay {
     pub file: PathBuf,
 
     #[command(flatten)]
+    pub capture: CaptureArgs,
+
+    #[command(flatten)]
     pub view: ViewArgs,
 
     #[command(flatten)]
@@ -190,6 +194,9 @@ pub struct WhatArgs {
 pub struct TraceArgs {
     #[command(flatten)]
     pub what: WhatArgs,
+
+    #[command(flatten)]
+    pub capture: CaptureArgs,
 
     /// Stop after this long: 500ms, 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
@@ -217,8 +224,26 @@ impl TraceArgs {
             mechanism: self.mechanism,
             ring_bytes: self.ring_size,
             record: self.record.clone(),
+            captures: self.capture.captures(),
             verbose,
         }
+    }
+}
+
+/// What spans may say about themselves beyond names, sizes and counts.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Privacy")]
+pub struct CaptureArgs {
+    /// Also show text that is private: prompts (and completions), commands (and arguments of
+    /// tools), sql-literals, headers; several with commas. Credentials are never shown
+    #[arg(long = "capture", value_name = "KIND", value_delimiter = ',')]
+    kinds: Vec<Private>,
+}
+
+impl CaptureArgs {
+    /// As the library wants them.
+    pub fn captures(&self) -> Captures {
+        self.kinds.iter().copied().collect()
     }
 }
 

@@ -271,10 +271,15 @@ pub struct LeafEnd {
     pub header: Header,
     /// When its last activity ended (`CLOCK_MONOTONIC`, ns); `header.ts` is when that was known.
     pub end: u64,
-    /// Rows stepped over, or bytes read.
+    /// Rows returned, or bytes read; [`Self::UNKNOWN`] where not every result was seen.
     pub count: u32,
     /// SQLite's last result code, as the library returned it; -1 where it is not known.
     pub status: i32,
+}
+
+impl LeafEnd {
+    /// [`Self::count`]: not known.
+    pub const UNKNOWN: u32 = u32::MAX;
 }
 
 /// Bytes captured for leaf `header.id`. Fixed size, so that the kernel reserves a constant.

@@ -130,7 +130,8 @@ fn capture_text(hit: &Hit, id: u64, statement: u64) -> Option<()> {
                 ts: hit.now,
                 id,
             };
-            (*record).len = len;
+            // How much more there is was not looked at.
+            (*record).len = if full { len + 1 } else { len };
             (*record).captured = len as u16;
         }
     });

@@ -9,6 +9,7 @@ use tracer::attach::{self, AttachError, AttachOptions};
 use tracer::events::{Block, Counters, Replay, ReplayError, StopReason};
 use tracer::pipeline::{self, Pipeline};
 use tracer::plan::{self, Coverage, EntryCoverage, ExitKind, Profile, TargetMeta, TraceMeta};
+use tracer::semantics::{self, Captures};
 use tracer::session::{self, SessionError, SessionOptions, Status, losses};
 use tracer::span::{ClockAnchor, MonoNs};
 use tracer::target::{Image, ModuleInfo, Target, TargetError, TargetErrorKind};
@@ -65,6 +66,11 @@ fn profile(options: &Options) -> Result<Profile, EngineError> {
     Ok(profile)
 }
 
+fn pipeline_options(captures: Captures) -> pipeline::Options {
+    let semantics = semantics::Options { captures };
+    pipeline::Options { semantics, ..pipeline::Options::default() }
+}
+
 fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
     let defaults = AttachOptions::default();
     Ok(SessionOptions {
@@ -78,7 +84,7 @@ fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
             ring_bytes: options.ring_bytes.unwrap_or(defaults.ring_bytes),
             ..defaults
         },
-        pipeline: pipeline::Options::default(),
+        pipeline: pipeline_options(options.captures),
         record: options.record.clone(),
     })
 }
@@ -116,13 +122,17 @@ impl Engine for Live {
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 
-    fn replay(&self, recording: &Path) -> Result<Box<dyn Session>, EngineError> {
+    fn replay(
+        &self,
+        recording: &Path,
+        captures: Captures,
+    ) -> Result<Box<dyn Session>, EngineError> {
         let name = recording.display();
         let file = File::open(recording).map_err(|error| failed(format!("{name}: {error}")))?;
         let replay = Replay::open(file).map_err(|error| failed(format!("{name}: {error}")))?;
         let meta = Arc::clone(replay.meta());
         Ok(Box::new(Replayed {
-            pipeline: Pipeline::new(Arc::clone(&meta), &pipeline::Options::default()),
+            pipeline: Pipeline::new(Arc::clone(&meta), &pipeline_options(captures)),
             meta,
             replay,
             counters: Counters::default(),

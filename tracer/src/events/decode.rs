@@ -142,8 +142,8 @@ pub struct LeafEnd {
     pub id: KernelId,
     /// When its last activity ended.
     pub end: MonoNs,
-    /// Rows stepped over, or bytes read.
-    pub count: u32,
+    /// Rows returned, or bytes read; `None` where that is not known.
+    pub count: Option<u32>,
     /// SQLite's last result code; `None` where it is not known.
     pub status: Option<i32>,
 }
@@ -284,7 +284,8 @@ impl<'a> Event<'a> {
             Kind::LeafEnd => {
                 let raw: wire::LeafEnd = exact(bytes, kind)?;
                 let status = (raw.status != -1).then_some(raw.status);
-                Self::LeafEnd(LeafEnd { at, id, end: MonoNs(raw.end), count: raw.count, status })
+                let count = (raw.count != wire::LeafEnd::UNKNOWN).then_some(raw.count);
+                Self::LeafEnd(LeafEnd { at, id, end: MonoNs(raw.end), count, status })
             }
             Kind::Payload => {
                 let raw: wire::Payload = exact(bytes, kind)?;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::FixedState;
 
 use super::Stats;
-use crate::events::{Payload, PayloadKind};
+use crate::events::{LeafEnd, Payload, PayloadKind};
 use crate::span::SpanId;
 
 /// Spans whose bytes are kept at once. Beyond, the oldest go first.
@@ -17,8 +17,12 @@ const MAX_BYTES: usize = 64 << 10;
 /// What was captured for one span.
 #[derive(Debug, Default)]
 pub(super) struct Captured {
-    /// The beginning of a statement's text.
-    pub sql: Option<Box<[u8]>>,
+    /// It is a statement.
+    pub is_statement: bool,
+    /// The beginning of a statement's text, and whether it goes on.
+    pub sql: Option<(Box<[u8]>, bool)>,
+    /// What was counted in it and how it ended.
+    pub end: Option<LeafEnd>,
     /// What was written to a connection.
     pub written: Vec<u8>,
     /// What was read from it.
@@ -34,16 +38,39 @@ pub(super) struct CapturedBySpan {
 
 impl CapturedBySpan {
     pub fn add(&mut self, span: SpanId, payload: &Payload<'_>, stats: &mut Stats) {
+        let captured = self.entry(span, stats);
+        match payload.what {
+            PayloadKind::SqlText => {
+                let goes_on = payload.len as usize > payload.bytes.len();
+                captured.sql = Some((payload.bytes.into(), goes_on));
+            }
+            PayloadKind::TlsWrite => append(&mut captured.written, payload.bytes),
+            PayloadKind::TlsRead => append(&mut captured.read, payload.bytes),
+        }
+    }
+
+    fn entry(&mut self, span: SpanId, stats: &mut Stats) -> &mut Captured {
         if !self.by_span.contains_key(&span) {
             self.make_room(stats);
             self.order.push_back(span);
         }
-        let captured = self.by_span.entry(span).or_default();
-        match payload.what {
-            PayloadKind::SqlText => captured.sql = Some(payload.bytes.into()),
-            PayloadKind::TlsWrite => append(&mut captured.written, payload.bytes),
-            PayloadKind::TlsRead => append(&mut captured.read, payload.bytes),
+        self.by_span.entry(span).or_default()
+    }
+
+    /// A statement begins.
+    pub fn expect(&mut self, span: SpanId, stats: &mut Stats) {
+        self.entry(span, stats).is_statement = true;
+    }
+
+    /// A leaf ended of which something is kept.
+    pub fn ended(&mut self, span: SpanId, end: &LeafEnd) {
+        if let Some(captured) = self.by_span.get_mut(&span) {
+            captured.end = Some(*end);
         }
+    }
+
+    pub fn get(&self, span: SpanId) -> Option<&Captured> {
+        self.by_span.get(&span)
     }
 
     pub fn take(&mut self, span: SpanId) -> Option<Captured> {

@@ -199,7 +199,7 @@ impl Scene {
         let at = self.stamp();
         let id = KernelId::new(id).unwrap();
         let status = Some(status).filter(|&status| status != -1);
-        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: 1, status }));
+        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: Some(1), status }));
     }
 
     pub fn payload(&mut self, id: u64, what: PayloadKind, bytes: &[u8]) {

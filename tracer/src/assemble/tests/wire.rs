@@ -65,7 +65,7 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         Event::LeafEnd(e) => wire::LeafEnd {
             header: header(Kind::LeafEnd, e.at, e.id),
             end: e.end.0,
-            count: e.count,
+            count: e.count.unwrap_or(wire::LeafEnd::UNKNOWN),
             status: e.status.unwrap_or(-1),
         }
         .as_bytes()
