@@ -3,17 +3,21 @@
 //! A span costs two records however often it is polled: polls in between only touch the live
 //! future's entry here.
 
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
-use tracer_ebpf::config::{FnConfig, MAX_DEPTH, SelfReg, state};
+use tracer_ebpf::config::{FnConfig, SelfReg, state};
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{EndHow, Header, Kind, ParentSource, SpanEnd, SpanStart, flags};
 
 use crate::drops::{count, emit};
-use crate::thread::{self, Frame, Hit, Thread, frame_flags, kind, read};
-use crate::{maps, task};
+use crate::hit::{Hit, Moment, read};
+use crate::thread::{self, Frame, ThreadRef, frame_flags, kind};
+use crate::{heal, maps, task};
+
+/// What an insertion with `BPF_NOEXIST` says of a key that is taken.
+const EEXIST: i32 = -17;
 
 /// A coroutine that has been polled and has not ended.
 #[derive(Clone, Copy)]
@@ -54,14 +58,19 @@ fn read_state(this: u64, function: &FnConfig) -> Option<u32> {
 }
 
 /// A panic has left the coroutine of this frame.
+///
+/// # Safety
+/// `frame` is a frame of this thread's stack.
 #[inline(always)]
-pub fn is_poisoned(frame: &Frame) -> bool {
-    maps::function(frame.fn_id).and_then(|function| read_state(frame.this, function))
-        == Some(state::PANICKED)
+pub unsafe fn is_poisoned(frame: *const Frame) -> bool {
+    // SAFETY: as the caller promises.
+    let (fn_id, this) = unsafe { ((*frame).fn_id, (*frame).this) };
+    maps::function(fn_id).and_then(|function| read_state(this, function)) == Some(state::PANICKED)
 }
 
+/// Tells that a span begins. Returns its id and whether that could be told.
 #[inline(always)]
-fn emit_start(hit: &Hit, thread: &mut Thread, fn_id: u16, this: u64, late: bool) -> (u64, bool) {
+fn emit_start(hit: &Hit, thread: ThreadRef, fn_id: u16, this: u64, late: bool) -> (u64, bool) {
     let id = thread.fresh_id();
     let (parent, source) = thread.current(hit);
     let record = SpanStart {
@@ -69,8 +78,8 @@ fn emit_start(hit: &Hit, thread: &mut Thread, fn_id: u16, this: u64, late: bool)
             kind: Kind::SpanStart as u8,
             flags: if late { flags::LATE } else { 0 },
             fn_id,
-            tid: hit.tid,
-            ts: hit.now,
+            tid: hit.at.tid,
+            ts: hit.at.now,
             id,
         },
         parent,
@@ -80,19 +89,27 @@ fn emit_start(hit: &Hit, thread: &mut Thread, fn_id: u16, this: u64, late: bool)
     (id, emit(record, Counter::LostSpanStart))
 }
 
+/// What a span's end record says beside how it ended.
+struct Life {
+    fn_id: u16,
+    id: u64,
+    busy_ns: u64,
+    polls: u32,
+}
+
 #[inline(always)]
-fn emit_end(hit: &Hit, fn_id: u16, id: u64, busy_ns: u64, polls: u32, how: EndHow, healed: bool) {
+fn emit_end(at: &Moment, life: &Life, how: EndHow, healed: bool) {
     let record = SpanEnd {
         header: Header {
             kind: Kind::SpanEnd as u8,
             flags: if healed { flags::HEALED } else { 0 },
-            fn_id,
-            tid: hit.tid,
-            ts: hit.now,
-            id,
+            fn_id: life.fn_id,
+            tid: at.tid,
+            ts: at.now,
+            id: life.id,
         },
-        busy_ns,
-        polls,
+        busy_ns: life.busy_ns,
+        polls: life.polls,
         how: how as u8,
         reserved: [0; 3],
     };
@@ -104,9 +121,9 @@ fn emit_end(hit: &Hit, fn_id: u16, id: u64, busy_ns: u64, polls: u32, how: EndHo
 pub fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
     let fn_id = cookie.fn_id();
     let function = maps::function(fn_id)?;
-    let thread = thread::get(hit)?;
+    let thread = thread::get(hit.at.tid)?;
     let rsp = hit.rsp();
-    thread.heal(hit, rsp + 1);
+    thread.heal(&hit.at, rsp + 1);
     // Both are read before one is chosen: the verifier refuses a computed context address.
     let (rdi, rsi) = (hit.rdi(), hit.rsi());
     let this = if function.self_reg == SelfReg::Rsi as u8 { rsi } else { rdi };
@@ -115,7 +132,7 @@ pub fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
     let known = FUTURES.get_ptr_mut(key);
 
     let fresh = now_in == state::UNRESUMED;
-    let (id, lost) = match known {
+    let (id, flags) = match known {
         Some(future) if !fresh => {
             // SAFETY: the entry stays valid while the program runs, and a future is polled by
             // one thread at a time.
@@ -123,131 +140,140 @@ pub fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
             if future.polls != 0 {
                 future.polls += 1;
             }
-            (future.id, future.lost != 0)
+            (future.id, if future.lost != 0 { frame_flags::LOST } else { 0 })
         }
         _ if fresh || now_in >= state::SUSPENDED => {
+            if let Some(old) = known {
+                replaced(old, key);
+            }
+            let mut flags = frame_flags::FIRST_POLL;
             if !fresh {
                 count(Counter::LateFutures);
+                flags |= frame_flags::LATE;
             }
-            begin(hit, thread, known, key, fn_id, this, !fresh)
+            let (id, sent) = emit_start(hit, thread, fn_id, this, !fresh);
+            if !sent {
+                flags |= frame_flags::LOST;
+            }
+            (id, flags)
         }
         // Polled after it had ended: the target is about to panic.
         _ => return None,
     };
 
-    let frame = Frame {
-        rsp,
-        ret: read::<u64>(rsp)?,
-        this,
-        id,
-        since: hit.now,
-        fn_id,
-        kind: kind::FUTURE,
-        flags: if lost { frame_flags::LOST } else { 0 },
-        panics: thread.panics,
-    };
-    thread.push(&frame);
+    let kind = kind::FUTURE;
+    let since = hit.at.now;
+    let frame = Frame { rsp, ret: 0, this, id, since, task: 0, fn_id, kind, flags, panics: 0 };
+    if !thread.push(&frame) && flags & frame_flags::FIRST_POLL != 0 {
+        remember(&hit.at, &Frame { task: thread.task(), ..frame }, 0);
+    }
     Some(())
 }
 
-/// A generation begins. Returns its id and whether its start was lost.
+/// A new future begins where one was whose end has not been seen.
 #[inline(always)]
-fn begin(
-    hit: &Hit,
-    thread: &mut Thread,
-    known: Option<*mut Future>,
-    key: u64,
-    fn_id: u16,
-    this: u64,
-    late: bool,
-) -> (u64, bool) {
-    let (id, sent) = emit_start(hit, thread, fn_id, this, late);
-    let task = if sent { thread.task() } else { 0 };
-    let mut future = Future {
-        id,
-        busy_ns: 0,
-        task,
-        task_id: 0,
-        polls: u32::from(!late),
-        lost: u32::from(!sent),
-    };
-    if let Some(old) = known {
-        count(Counter::FuturesReplaced);
-        // SAFETY: as in `enter`.
-        let old = unsafe { &mut *old };
-        task::span_ended(old.task, old.task_id);
-        future.task_id = task::span_began(task);
-        *old = future;
-        return (id, !sent);
-    }
-    future.task_id = task::span_began(task);
-    if FUTURES.insert(key, future, 0).is_err() {
+fn replaced(old: *mut Future, key: u64) {
+    count(Counter::FuturesReplaced);
+    // SAFETY: as in `enter`.
+    let (task, task_id) = unsafe { ((*old).task, (*old).task_id) };
+    let _ = FUTURES.remove(key);
+    task::span_ended(task, task_id);
+}
+
+/// A future is suspended for the first time: from now on it is known by its place. Most futures
+/// never are, and cost no entry.
+#[inline(always)]
+fn remember(at: &Moment, frame: &Frame, busy_ns: u64) {
+    let lost = frame.flags & frame_flags::LOST != 0;
+    let task = if lost { 0 } else { frame.task };
+    let task_id = task::span_began(task);
+    let polls = u32::from(frame.flags & frame_flags::LATE == 0);
+    let future = Future { id: frame.id, busy_ns, task, task_id, polls, lost: u32::from(lost) };
+    // Somebody else's place by now? Then this one's frame had been dead for long.
+    let flags = u64::from(BPF_NOEXIST);
+    if let Err(error) = FUTURES.insert(key(frame.this, frame.fn_id), future, flags) {
+        task::span_ended(task, task_id);
+        if error == EEXIST {
+            return;
+        }
         // The start has been told: user space will see that no end can follow.
         count(Counter::FuturesFull);
-        task::span_ended(task, future.task_id);
-        if sent {
-            emit_end(hit, fn_id, id, 0, 0, EndHow::Vanished, false);
+        if !lost {
+            let life = Life { fn_id: frame.fn_id, id: frame.id, busy_ns: 0, polls: 0 };
+            emit_end(at, &life, EndHow::Vanished, false);
         }
-        return (id, true);
     }
-    (id, !sent)
 }
 
 /// Behind a call of a poll function, or on its `ret`.
 #[inline(always)]
 pub fn exit(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
+    let thread = thread::known(hit.at.tid)?;
     let entered_at = task::future_entry_rsp(hit, cookie);
-    thread.heal(hit, entered_at);
+    thread.heal(&hit.at, entered_at);
     let top = thread.top()?;
     if top.kind != kind::FUTURE || top.rsp != entered_at || top.fn_id != cookie.fn_id() {
         count(Counter::StrayExits);
         return None;
     }
-    let frame = *top;
     thread.pop();
-    settle(hit, &frame, None);
+    settle(&hit.at, &top, None);
     Some(())
 }
 
 /// The frame is gone without its exit having been seen.
 #[inline(always)]
-pub fn vanished(hit: &Hit, frame: &Frame, unwound: bool) {
-    settle(hit, frame, Some(unwound));
+pub fn vanished(at: &Moment, frame: &Frame, unwound: bool) {
+    settle(at, frame, Some(unwound));
 }
 
 /// A poll is over: has the future ended? `unwound` is given for a frame that vanished.
 #[inline(always)]
-fn settle(hit: &Hit, frame: &Frame, unwound: Option<bool>) -> Option<()> {
+fn settle(at: &Moment, frame: &Frame, unwound: Option<bool>) -> Option<()> {
     let function = maps::function(frame.fn_id)?;
+    let busy = at.now.saturating_sub(frame.since);
+    let ended = if unwound == Some(true) {
+        Some(EndHow::Panicked)
+    } else {
+        match read_state(frame.this, function) {
+            Some(state::RETURNED) => Some(EndHow::Returned),
+            Some(state::PANICKED) => Some(EndHow::Panicked),
+            _ => None,
+        }
+    };
     let key = key(frame.this, frame.fn_id);
+    if frame.flags & frame_flags::FIRST_POLL != 0 {
+        let Some(how) = ended else {
+            remember(at, frame, busy);
+            return Some(());
+        };
+        // A frame that was dead for long may have left its place to another future.
+        let taken = unwound.is_some() && FUTURES.get_ptr(key).is_some();
+        if frame.flags & frame_flags::LOST == 0 && !taken {
+            let polls = u32::from(frame.flags & frame_flags::LATE == 0);
+            let life = Life { fn_id: frame.fn_id, id: frame.id, busy_ns: busy, polls };
+            emit_end(at, &life, how, unwound.is_some());
+        }
+        return Some(());
+    }
     let future = FUTURES.get_ptr_mut(key)?;
     // SAFETY: as in `enter`.
     let future = unsafe { &mut *future };
     if future.id != frame.id {
         return None;
     }
-    future.busy_ns += hit.now.saturating_sub(frame.since);
-    let how = if unwound == Some(true) {
-        EndHow::Panicked
-    } else {
-        match read_state(frame.this, function)? {
-            state::RETURNED => EndHow::Returned,
-            state::PANICKED => EndHow::Panicked,
-            _ => return None,
-        }
-    };
-    close(hit, key, frame.fn_id, future, how, unwound.is_some());
+    future.busy_ns += busy;
+    close(at, key, frame.fn_id, future, ended?, unwound.is_some());
     Some(())
 }
 
 #[inline(always)]
-fn close(hit: &Hit, key: u64, fn_id: u16, future: &Future, how: EndHow, healed: bool) {
+fn close(at: &Moment, key: u64, fn_id: u16, future: &Future, how: EndHow, healed: bool) {
     let Future { id, busy_ns, task, task_id, polls, lost } = *future;
     let _ = FUTURES.remove(key);
     task::span_ended(task, task_id);
     if lost == 0 {
-        emit_end(hit, fn_id, id, busy_ns, polls, how, healed);
+        emit_end(at, &Life { fn_id, id, busy_ns, polls }, how, healed);
     }
 }
 
@@ -257,8 +283,8 @@ pub fn dropped(hit: &Hit, cookie: Cookie) -> Option<()> {
     let fn_id = cookie.fn_id();
     // While a panic unwinds, what it has left is dropped outermost first. Its frames are told
     // from the innermost on before that, or the inner futures would look merely cancelled.
-    if let Some(thread) = thread::known(hit) {
-        thread.verify_up_to::<16>(hit);
+    if let Some(thread) = thread::known(hit.at.tid) {
+        thread.verify(&hit.at);
     }
     let this = hit.rdi();
     let key = key(this, fn_id);
@@ -272,16 +298,17 @@ pub fn dropped(hit: &Hit, cookie: Cookie) -> Option<()> {
         state::PANICKED => EndHow::Panicked,
         _ => EndHow::Dropped,
     };
-    close(hit, key, fn_id, future, how, false);
+    close(&hit.at, key, fn_id, future, how, false);
     Some(())
 }
 
 /// Every panic of the target passes here before it unwinds.
 #[inline(always)]
 pub fn panic_begin(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
-    thread.heal(hit, hit.rsp());
-    thread.panics += 1;
+    let thread = thread::known(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
+    heal::note_returns(hit.at.tid.into());
+    thread.set_panics(thread.panics() + 1);
     Some(())
 }
 
@@ -289,32 +316,24 @@ pub fn panic_begin(hit: &Hit, _cookie: Cookie) -> Option<()> {
 /// below has been unwound. Without this, a thread that does nothing more would never tell.
 #[inline(always)]
 pub fn panic_caught(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
-    thread.heal_up_to::<MAX_DEPTH>(hit, hit.rsp() + 1);
+    let thread = thread::known(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp() + 1);
     Some(())
 }
 
 /// Entry of a plain function.
 #[inline(always)]
 pub fn call_enter(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
+    let thread = thread::get(hit.at.tid)?;
     let rsp = hit.rsp();
-    thread.heal(hit, rsp + 1);
-    let ret = read::<u64>(rsp)?;
-    let (id, sent) = emit_start(hit, thread, cookie.fn_id(), rsp, false);
-    let frame = Frame {
-        rsp,
-        ret,
-        this: rsp,
-        id,
-        since: hit.now,
-        fn_id: cookie.fn_id(),
-        kind: kind::CALL,
-        flags: if sent { 0 } else { frame_flags::LOST },
-        panics: thread.panics,
-    };
+    thread.heal(&hit.at, rsp + 1);
+    let fn_id = cookie.fn_id();
+    let (id, sent) = emit_start(hit, thread, fn_id, rsp, false);
+    let flags = if sent { 0 } else { frame_flags::LOST };
+    let (kind, since) = (kind::CALL, hit.at.now);
+    let frame = Frame { rsp, ret: 0, this: rsp, id, since, task: 0, fn_id, kind, flags, panics: 0 };
     if !thread.push(&frame) && sent {
-        emit_end(hit, cookie.fn_id(), id, 0, 0, EndHow::Vanished, false);
+        emit_end(&hit.at, &Life { fn_id, id, busy_ns: 0, polls: 0 }, EndHow::Vanished, false);
     }
     Some(())
 }
@@ -322,31 +341,30 @@ pub fn call_enter(hit: &Hit, cookie: Cookie) -> Option<()> {
 /// Behind a call of a plain function, or on its `ret`.
 #[inline(always)]
 pub fn call_exit(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
+    let thread = thread::known(hit.at.tid)?;
     let entered_at = task::future_entry_rsp(hit, cookie);
-    thread.heal(hit, entered_at);
+    thread.heal(&hit.at, entered_at);
     let top = thread.top()?;
     if top.kind != kind::CALL || top.rsp != entered_at || top.fn_id != cookie.fn_id() {
         count(Counter::StrayExits);
         return None;
     }
-    let frame = *top;
     thread.pop();
-    end_call(hit, &frame, EndHow::Returned, false);
+    end_call(&hit.at, &top, EndHow::Returned, false);
     Some(())
 }
 
 /// A plain function's frame is gone without its exit having been seen.
 #[inline(always)]
-pub fn call_vanished(hit: &Hit, frame: &Frame, unwound: bool) {
-    end_call(hit, frame, if unwound { EndHow::Panicked } else { EndHow::Vanished }, true);
+pub fn call_vanished(at: &Moment, frame: &Frame, unwound: bool) {
+    end_call(at, frame, if unwound { EndHow::Panicked } else { EndHow::Vanished }, true);
 }
 
 #[inline(always)]
-fn end_call(hit: &Hit, frame: &Frame, how: EndHow, healed: bool) {
+fn end_call(at: &Moment, frame: &Frame, how: EndHow, healed: bool) {
     if frame.flags & frame_flags::LOST == 0 {
-        let busy = hit.now.saturating_sub(frame.since);
-        emit_end(hit, frame.fn_id, frame.id, busy, 1, how, healed);
+        let busy_ns = at.now.saturating_sub(frame.since);
+        emit_end(at, &Life { fn_id: frame.fn_id, id: frame.id, busy_ns, polls: 1 }, how, healed);
     }
 }
 

@@ -7,11 +7,11 @@ use tracer_ebpf::event::{
 };
 
 use crate::drops::{count, emit, emit_with};
-use crate::thread::Hit;
+use crate::hit::Hit;
 
 #[inline(always)]
 fn header(hit: &Hit, kind: Kind, flags: u8, id: u64) -> Header {
-    Header { kind: kind as u8, flags, fn_id: 0, tid: hit.tid, ts: hit.now, id }
+    Header { kind: kind as u8, flags, fn_id: 0, tid: hit.at.tid, ts: hit.at.now, id }
 }
 
 /// A leaf begins.

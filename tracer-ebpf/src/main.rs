@@ -10,6 +10,8 @@
 mod atomic;
 mod drops;
 mod future;
+mod heal;
+mod hit;
 mod leaf;
 mod maps;
 mod sqlite;
@@ -23,7 +25,7 @@ use aya_ebpf::macros::uprobe;
 use aya_ebpf::programs::ProbeContext;
 use tracer_ebpf::cookie::Cookie;
 
-use crate::thread::Hit;
+use crate::hit::Hit;
 
 /// Declares one uprobe program per hook: filter, then `try_*`.
 macro_rules! hooks {

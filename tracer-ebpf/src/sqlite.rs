@@ -14,7 +14,8 @@ use tracer_ebpf::event::{Header, Kind, LeafKind, ParentSource, Payload, PayloadK
 
 use crate::drops::{count, emit_with};
 use crate::future::certain;
-use crate::thread::{self, Frame, Hit, kind, read};
+use crate::hit::{Hit, read};
+use crate::thread::{self, Frame, kind};
 use crate::{atomic, leaf, maps, task};
 
 /// An execution under way.
@@ -48,9 +49,9 @@ static RECEIVING: HashMap<u64, u64> = HashMap::with_max_entries(16384, BPF_F_NO_
 /// execution.
 #[inline(always)]
 pub fn step(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
+    let thread = thread::get(hit.at.tid)?;
     let rsp = hit.rsp();
-    thread.heal(hit, rsp + 1);
+    thread.heal(&hit.at, rsp + 1);
     let statement = hit.rdi();
     if statement == 0 {
         return None;
@@ -67,26 +68,27 @@ pub fn step(hit: &Hit, _cookie: Cookie) -> Option<()> {
         };
         if leaf::start(hit, id, LeafKind::Statement, statement, parent, source) {
             if matches!(source, ParentSource::Unknown) {
-                thread.statement = id;
+                thread.set_statement(id);
             }
-            let execution = Execution { id, end: hit.now, steps: 1, status: -1 };
+            let execution = Execution { id, end: hit.at.now, steps: 1, status: -1 };
             if STATEMENTS.insert(statement, execution, 0).is_err() {
                 count(Counter::LeavesFull);
-                leaf::end(hit, id, hit.now, 0, -1);
+                leaf::end(hit, id, hit.at.now, 0, -1);
             }
             capture_text(hit, id, statement);
         }
     }
     let frame = Frame {
         rsp,
-        ret: read::<u64>(rsp)?,
+        ret: 0,
+        task: 0,
         this: statement,
         id: 0,
-        since: hit.now,
+        since: hit.at.now,
         fn_id: 0,
         kind: kind::LIBRARY,
         flags: 0,
-        panics: thread.panics,
+        panics: 0,
     };
     thread.push(&frame);
     Some(())
@@ -126,8 +128,8 @@ fn capture_text(hit: &Hit, id: u64, statement: u64) -> Option<()> {
                 kind: Kind::Payload as u8,
                 flags: if full { flags::TRUNCATED } else { 0 },
                 fn_id: 0,
-                tid: hit.tid,
-                ts: hit.now,
+                tid: hit.at.tid,
+                ts: hit.at.now,
                 id,
             };
             // How much more there is was not looked at.
@@ -141,9 +143,9 @@ fn capture_text(hit: &Hit, id: u64, statement: u64) -> Option<()> {
 /// Behind a call of `sqlite3_step`, or on its `ret`.
 #[inline(always)]
 pub fn step_exit(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
+    let thread = thread::known(hit.at.tid)?;
     let entered_at = task::future_entry_rsp(hit, cookie);
-    thread.heal(hit, entered_at);
+    thread.heal(&hit.at, entered_at);
     let top = thread.top()?;
     if top.kind != kind::LIBRARY || top.rsp != entered_at {
         count(Counter::StrayExits);
@@ -154,7 +156,7 @@ pub fn step_exit(hit: &Hit, cookie: Cookie) -> Option<()> {
     let execution = STATEMENTS.get_ptr_mut(statement)?;
     // SAFETY: as in `step`.
     let execution = unsafe { &mut *execution };
-    execution.end = hit.now;
+    execution.end = hit.at.now;
     if cookie.flags() & Cookie::AT_RET != 0 {
         execution.status = hit.rax() as i32;
     }
@@ -181,13 +183,13 @@ fn unsafe_get(statement: u64) -> Option<&'static Execution> {
 /// `flume::Sender<T>::send`: rsi → `&Sender`, whose first word is the channel.
 #[inline(always)]
 pub fn channel_send(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
-    let id = thread.statement;
+    let thread = thread::known(hit.at.tid)?;
+    let id = thread.statement();
     if id == 0 {
         return None;
     }
     let channel = read::<u64>(hit.rsi())?;
-    thread.statement = 0;
+    thread.set_statement(0);
     if let Some(waiting) = CHANNELS.get_ptr_mut(channel) {
         for slot in 0..WAITING {
             // SAFETY: the entry stays valid while the program runs; slots are aligned.
@@ -216,8 +218,8 @@ pub fn channel_send(hit: &Hit, _cookie: Cookie) -> Option<()> {
 #[inline(always)]
 pub fn channel_recv(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let channel = hit.rsi().wrapping_sub(16);
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
     let asker = certain(thread.current(hit))?;
     if take_waiting(hit, channel, asker) == 0 && RECEIVING.insert(channel, asker, 0).is_err() {
         count(Counter::LeavesFull);
@@ -237,8 +239,8 @@ pub fn channel_done(hit: &Hit, _cookie: Cookie) -> Option<()> {
     }
     // SAFETY: entries are single words.
     let asked = unsafe { RECEIVING.get(channel) }.copied()?;
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
     if certain(thread.current(hit)) == Some(asked) && take_waiting(hit, channel, asked) != 0 {
         let _ = RECEIVING.remove(channel);
     }
@@ -266,7 +268,7 @@ fn take_waiting(hit: &Hit, channel: u64, asker: u64) -> u32 {
 #[inline(always)]
 pub fn channel_close(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let channel = hit.rdi().wrapping_sub(16);
-    let by_asker = thread::known(hit).is_none_or(|thread| thread.task() != 0);
+    let by_asker = thread::known(hit.at.tid).is_none_or(|thread| thread.task() != 0);
     if by_asker {
         let _ = CHANNELS.remove(channel);
         let _ = RECEIVING.remove(channel);

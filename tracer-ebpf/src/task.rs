@@ -6,14 +6,14 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
-use tracer_ebpf::config::MAX_DEPTH;
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{Header, Kind, ParentSource, TaskEnd};
 
 use crate::atomic;
 use crate::drops::{count, emit};
-use crate::thread::{self, Frame, Hit, Thread, frame_flags, kind, read};
+use crate::hit::{Hit, Moment, read};
+use crate::thread::{self, Frame, ThreadRef, frame_flags, kind};
 use crate::tls;
 
 /// `tokio::runtime::task::state`: the task is being polled.
@@ -116,20 +116,20 @@ pub fn span_ended(header: u64, id: u64) {
 /// `OwnedTasks::bind_inner`, `Spawner::spawn_task`: rsi is the new `Header`.
 #[inline(always)]
 pub fn spawn(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
     spawned(hit, thread, hit.rsi());
     Some(())
 }
 
 #[inline(always)]
-fn spawned(hit: &Hit, thread: &mut Thread, header: u64) {
+fn spawned(hit: &Hit, thread: ThreadRef, header: u64) {
     let (parent, source) = match thread.current(hit) {
         (id, ParentSource::Frame | ParentSource::Spawn) => (id, ParentSource::Spawn),
         other => other,
     };
     // Where an earlier task's end was not seen, the address in use again proves it.
-    tell_end(hit, header);
+    tell_end(&hit.at, header);
     let task = Task { parent, live: 0, source: source as u64, task_id: task_id(header) };
     if TASKS.insert(header, task, 0).is_err() {
         count(Counter::TasksFull);
@@ -139,22 +139,22 @@ fn spawned(hit: &Hit, thread: &mut Thread, header: u64) {
 /// `tokio::task::local::spawn_local`: what it schedules before it returns is the new task.
 #[inline(always)]
 pub fn local_spawn(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
-    thread.spawning_local = hit.rsp();
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
+    thread.set_spawning_local(hit.rsp());
     Some(())
 }
 
 /// `tokio::task::local::Shared::schedule`: rsi is the `Header`.
 #[inline(always)]
 pub fn local_schedule(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
-    let within = thread.spawning_local;
-    thread.spawning_local = 0;
+    let thread = thread::known(hit.at.tid)?;
+    let within = thread.spawning_local();
+    thread.set_spawning_local(0);
     if within == 0 || hit.rsp() >= within {
         return None;
     }
-    thread.heal(hit, hit.rsp());
+    thread.heal(&hit.at, hit.rsp());
     spawned(hit, thread, hit.rsi());
     Some(())
 }
@@ -162,23 +162,24 @@ pub fn local_schedule(hit: &Hit, _cookie: Cookie) -> Option<()> {
 /// `raw::poll`: rdi is the `Header`.
 #[inline(always)]
 pub fn enter(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
+    let thread = thread::get(hit.at.tid)?;
     let rsp = hit.rsp();
-    thread.heal(hit, rsp + 1);
-    thread.clean = 1;
-    thread.handover = 0;
+    thread.heal(&hit.at, rsp + 1);
+    thread.set_clean(1);
+    thread.set_handover(0);
     let header = hit.rdi();
     let cancelled = read::<u64>(header).is_some_and(|state| state & CANCELLED != 0);
     let frame = Frame {
         rsp,
-        ret: read::<u64>(rsp)?,
+        ret: 0,
+        task: 0,
         this: header,
         id: 0,
-        since: hit.now,
+        since: hit.at.now,
         fn_id: 0,
         kind: kind::TASK,
         flags: if cancelled { frame_flags::CANCELLED } else { 0 },
-        panics: thread.panics,
+        panics: 0,
     };
     thread.push(&frame);
     Some(())
@@ -187,19 +188,19 @@ pub fn enter(hit: &Hit, _cookie: Cookie) -> Option<()> {
 /// Behind a call of `raw::poll`, or on its `ret`.
 #[inline(always)]
 pub fn exit(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
+    let thread = thread::known(hit.at.tid)?;
     let entered_at = future_entry_rsp(hit, cookie);
     // Everything a panic may have left: this may be the last hit on this thread for long.
-    thread.heal_up_to::<MAX_DEPTH>(hit, entered_at);
+    thread.heal(&hit.at, entered_at);
     let top = thread.top()?;
     if top.kind != kind::TASK || top.rsp != entered_at {
         count(Counter::StrayExits);
         return None;
     }
-    let frame = *top;
+    let frame = top;
     thread.pop();
-    thread.handover = 0;
-    left(hit, &frame);
+    thread.set_handover(0);
+    left(&hit.at, &frame);
     Some(())
 }
 
@@ -213,10 +214,10 @@ pub fn future_entry_rsp(hit: &Hit, cookie: Cookie) -> u64 {
 /// one. The `Header` may be gone by now, so what is read there counts only if the task is still
 /// known afterwards: it is forgotten before its memory is freed.
 #[inline(always)]
-pub fn left(hit: &Hit, frame: &Frame) {
+pub fn left(at: &Moment, frame: &Frame) {
     let header = frame.this;
     if frame.flags & frame_flags::CANCELLED != 0 {
-        tell_end(hit, header);
+        tell_end(at, header);
         return;
     }
     // SAFETY: only words of the entry are looked at.
@@ -224,22 +225,22 @@ pub fn left(hit: &Hit, frame: &Frame) {
     let Some(id) = open() else { return };
     let Some(state) = read::<u64>(header) else { return };
     if state & COMPLETE != 0 && open() == Some(id) {
-        tell_end(hit, header);
+        tell_end(at, header);
     }
 }
 
 /// Tells user space that the task's future is gone, if that can matter.
 #[inline(always)]
 fn end(hit: &Hit, header: u64) {
-    if let Some(thread) = thread::known(hit) {
+    if let Some(thread) = thread::known(hit.at.tid) {
         // As for a future that is dropped while a panic unwinds.
-        thread.verify_up_to::<16>(hit);
+        thread.verify(&hit.at);
     }
-    tell_end(hit, header);
+    tell_end(&hit.at, header);
 }
 
 #[inline(always)]
-fn tell_end(hit: &Hit, header: u64) {
+fn tell_end(at: &Moment, header: u64) {
     let Some(task) = TASKS.get_ptr_mut(header) else { return };
     // SAFETY: the field is aligned; the entry stays valid while the program runs.
     if unsafe { atomic::swap(&raw mut (*task).live, 0) } != 0 {
@@ -247,8 +248,8 @@ fn tell_end(hit: &Hit, header: u64) {
             kind: Kind::TaskEnd as u8,
             flags: 0,
             fn_id: 0,
-            tid: hit.tid,
-            ts: hit.now,
+            tid: at.tid,
+            ts: at.now,
             id: header,
         };
         emit(TaskEnd { header }, Counter::LostTaskEnd);

@@ -13,7 +13,8 @@ use tracer_ebpf::event::{LeafKind, ParentSource, PayloadKind};
 
 use crate::drops::count;
 use crate::future::certain;
-use crate::thread::{self, Frame, Hit, kind};
+use crate::hit::{self, Hit};
+use crate::thread::{self, Frame, kind};
 use crate::{leaf, maps, task};
 
 /// `SSL_*_ex`: the length is returned through the fourth argument.
@@ -49,25 +50,25 @@ pub fn forget_connection(header: u64) {
 /// A request is handed over on this thread.
 #[inline(always)]
 pub fn http_send(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
-    thread.handover = match certain(thread.current(hit)) {
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
+    thread.set_handover(match certain(thread.current(hit)) {
         Some(0) => NO_SPAN,
         Some(id) => id,
         None => 0,
-    };
+    });
     Some(())
 }
 
 /// `wake_by_val`, `wake_by_ref`: rdi is the `Header` of the task that is woken.
 #[inline(always)]
 pub fn wake(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
-    let asker = thread.handover;
+    let thread = thread::known(hit.at.tid)?;
+    let asker = thread.handover();
     if asker == 0 {
         return None;
     }
-    thread.handover = 0;
+    thread.set_handover(0);
     if ASKERS.insert(hit.rdi(), asker, 0).is_err() {
         count(Counter::LeavesFull);
     }
@@ -78,8 +79,8 @@ pub fn wake(hit: &Hit, _cookie: Cookie) -> Option<()> {
 #[inline(always)]
 pub fn write(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let ssl = hit.rdi();
-    let thread = thread::get(hit)?;
-    thread.heal(hit, hit.rsp());
+    let thread = thread::get(hit.at.tid)?;
+    thread.heal(&hit.at, hit.rsp());
     let connection = thread.task();
     // SAFETY: entries are single words.
     let asker = unsafe { ASKERS.get(connection) }.copied();
@@ -108,10 +109,10 @@ pub fn write(hit: &Hit, _cookie: Cookie) -> Option<()> {
             if !leaf::start(hit, id, LeafKind::TlsRequest, ssl, parent, source) {
                 return None;
             }
-            let request = Request { id, last_read: hit.now, read_bytes: 0 };
+            let request = Request { id, last_read: hit.at.now, read_bytes: 0 };
             if REQUESTS.insert(ssl, request, 0).is_err() {
                 count(Counter::LeavesFull);
-                leaf::end(hit, id, hit.now, 0, -1);
+                leaf::end(hit, id, hit.at.now, 0, -1);
             }
             id
         }
@@ -125,20 +126,21 @@ pub fn write(hit: &Hit, _cookie: Cookie) -> Option<()> {
 /// `SSL_read(ssl, buf, num)`, `SSL_read_ex(ssl, buf, num, readbytes)`.
 #[inline(always)]
 pub fn read(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::get(hit)?;
+    let thread = thread::get(hit.at.tid)?;
     let rsp = hit.rsp();
-    thread.heal(hit, rsp + 1);
+    thread.heal(&hit.at, rsp + 1);
     let out = if cookie.arg() == EX { hit.rcx() } else { 0 };
     let frame = Frame {
         rsp,
-        ret: thread::read::<u64>(rsp)?,
+        ret: 0,
+        task: 0,
         this: hit.rdi(),
         id: hit.rsi(),
         since: out,
         fn_id: 0,
         kind: kind::LIBRARY,
         flags: 0,
-        panics: thread.panics,
+        panics: 0,
     };
     thread.push(&frame);
     Some(())
@@ -147,25 +149,25 @@ pub fn read(hit: &Hit, cookie: Cookie) -> Option<()> {
 /// On the `ret` of `SSL_read`, `SSL_read_ex`.
 #[inline(always)]
 pub fn read_exit(hit: &Hit, cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit)?;
+    let thread = thread::known(hit.at.tid)?;
     let entered_at = task::future_entry_rsp(hit, cookie);
-    thread.heal(hit, entered_at);
+    thread.heal(&hit.at, entered_at);
     let top = thread.top()?;
     if top.kind != kind::LIBRARY || top.rsp != entered_at {
         count(Counter::StrayExits);
         return None;
     }
-    let frame = *top;
+    let frame = top;
     thread.pop();
     let result = hit.rax() as i32;
     if result <= 0 {
         return None;
     }
-    let len = if cookie.arg() == EX { thread::read::<u64>(frame.since)? } else { result as u64 };
+    let len = if cookie.arg() == EX { hit::read::<u64>(frame.since)? } else { result as u64 };
     let request = REQUESTS.get_ptr_mut(frame.this)?;
     // SAFETY: as in `write`.
     let request = unsafe { &mut *request };
-    request.last_read = hit.now;
+    request.last_read = hit.at.now;
     request.read_bytes += len;
     if maps::config()?.capture & Config::CAPTURE_TLS != 0 {
         leaf::payload(hit, request.id, PayloadKind::TlsRead, frame.this, frame.id, len as u32);

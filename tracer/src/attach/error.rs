@@ -25,6 +25,9 @@ pub enum AttachError {
     /// The object could not be parsed.
     #[error("the eBPF object is malformed: {0}")]
     Object(#[from] aya_obj::ParseError),
+    /// Its type information could not be adapted to this kernel.
+    #[error("the eBPF object's type information cannot be used: {0}")]
+    Types(#[from] aya_obj::btf::BtfError),
     /// The object's references could not be resolved.
     #[error("the eBPF object could not be linked: {0}")]
     Link(#[from] aya_obj::relocation::EbpfRelocationError),

@@ -38,6 +38,7 @@ impl Multi {
             .relocate_maps(maps.iter().map(|(name, fd, map)| (name.as_str(), *fd, map)), &text)?;
         object.relocate_calls(&text)?;
         object.sanitize_functions(aya::features());
+        let btf = types(&mut object)?;
 
         let mut links = Vec::new();
         for &program in Program::ALL {
@@ -54,7 +55,7 @@ impl Multi {
                 }
                 let fd = match &loaded {
                     Some(fd) => fd,
-                    None => loaded.insert(load(&object, program)?),
+                    None => loaded.insert(load(&object, btf.as_ref(), program)?),
                 };
                 for (offsets, cookies) in offsets.chunks(MAX_PROBES).zip(cookies.chunks(MAX_PROBES))
                 {
@@ -80,11 +81,24 @@ impl Multi {
     }
 }
 
-fn load(object: &Object, program: Program) -> Result<OwnedFd, AttachError> {
+/// The object's type information, loaded; `None` where the kernel has none or the object has none.
+fn types(object: &mut Object) -> Result<Option<OwnedFd>, AttachError> {
+    let Some(features) = aya::features().btf() else { return Ok(None) };
+    let btf = object.fixup_and_sanitize_btf(features)?.map(|btf| btf.to_bytes());
+    // Without it the programs load too, only more slowly.
+    Ok(btf.and_then(|bytes| sys::load_btf(&bytes).ok()))
+}
+
+fn load(
+    object: &Object,
+    btf: Option<&OwnedFd>,
+    program: Program,
+) -> Result<OwnedFd, AttachError> {
     let missing = AttachError::Missing { kind: "program", name: program.name() };
     let Some(found) = object.programs.get(program.name()) else { return Err(missing) };
     let Some(function) = object.functions.get(&found.function_key()) else { return Err(missing) };
-    sys::load_program(program.name(), &function.instructions, &found.license).map_err(
+    let btf = btf.map(OwnedFd::as_fd);
+    sys::load_program(program.name(), function, &found.license, btf).map_err(
         |(source, log)| {
             if source.kind() == io::ErrorKind::PermissionDenied && log.is_empty() {
                 AttachError::NotPermitted { source }

@@ -3,12 +3,13 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use aya_obj::Function;
 use aya_obj::generated::{
-    bpf_attach_type::BPF_TRACE_UPROBE_MULTI, bpf_attr, bpf_cmd, bpf_insn,
+    bpf_attach_type::BPF_TRACE_UPROBE_MULTI, bpf_attr, bpf_cmd,
     bpf_prog_type::BPF_PROG_TYPE_KPROBE,
 };
 
@@ -29,13 +30,26 @@ fn empty_attr() -> bpf_attr {
     unsafe { std::mem::zeroed() }
 }
 
-/// Loads a kprobe-type program for `uprobe_multi` links. On refusal, the end of the verifier's
-/// log comes along.
+/// Loads type information, which tells the verifier what the programs' functions take.
+pub(super) fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut attr = empty_attr();
+    // SAFETY: writing the member of the union that `BPF_BTF_LOAD` reads.
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = bytes.as_ptr() as u64;
+    load.btf_size = bytes.len() as u32;
+    bpf(bpf_cmd::BPF_BTF_LOAD, &mut attr)
+}
+
+/// Loads a kprobe-type program for `uprobe_multi` links. With `btf` its global functions are
+/// verified once each. On refusal, the end of the verifier's log comes along.
 pub(super) fn load_program(
     name: &str,
-    instructions: &[bpf_insn],
+    function: &Function,
     license: &std::ffi::CStr,
+    btf: Option<BorrowedFd<'_>>,
 ) -> Result<OwnedFd, (io::Error, String)> {
+    let instructions = &function.instructions;
+    let functions = function.func_info.func_info_bytes();
     let mut attr = empty_attr();
     // SAFETY: writing the member of the union that `BPF_PROG_LOAD` reads.
     let load = unsafe { &mut attr.__bindgen_anon_3 };
@@ -44,6 +58,14 @@ pub(super) fn load_program(
     load.insns = instructions.as_ptr() as u64;
     load.insn_cnt = instructions.len() as u32;
     load.license = license.as_ptr() as u64;
+    if let Some(btf) = btf
+        && function.func_info_rec_size != 0
+    {
+        load.prog_btf_fd = btf.as_raw_fd() as u32;
+        load.func_info = functions.as_ptr() as u64;
+        load.func_info_cnt = function.func_info.len() as u32;
+        load.func_info_rec_size = function.func_info_rec_size as u32;
+    }
     for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
         *to = from as libc::c_char;
     }

@@ -1,0 +1,90 @@
+//! Burying dead frames: rare, so it is done by global functions. The verifier checks each of these
+//! once on its own instead of at every call, which keeps loading the programs fast.
+//!
+//! Arguments are plain numbers: a global function knows nothing of its caller's pointers.
+
+use tracer_ebpf::config::MAX_DEPTH;
+use tracer_ebpf::counters::Counter;
+
+use crate::drops::count;
+use crate::hit::{Moment, read};
+use crate::thread::{self, frame_flags, kind};
+use crate::{future, task};
+
+/// Removes every frame of thread `tid` that was entered below `alive`, innermost first.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn heal_frames(tid: u64, now: u64, alive: u64) -> u64 {
+    for _ in 0..MAX_DEPTH {
+        let Some(thread) = thread::known(tid as u32) else { return 0 };
+        let Some(top) = thread.frame(0) else { return 0 };
+        // SAFETY: a frame of this thread's stack.
+        if unsafe { (*top).rsp } >= alive {
+            return 0;
+        }
+        bury_frame(tid, now);
+    }
+    0
+}
+
+/// Removes the frames of thread `tid` that a panic has left, innermost first, up to one that is
+/// certainly alive: its return address is where it was, and its coroutine is not poisoned.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn verify_frames(tid: u64, now: u64) -> u64 {
+    for _ in 0..MAX_DEPTH {
+        let Some(thread) = thread::known(tid as u32) else { return 0 };
+        let Some(top) = thread.frame(0) else { return 0 };
+        // SAFETY: a frame of this thread's stack.
+        let (rsp, ret, kind, panics) =
+            unsafe { ((*top).rsp, (*top).ret, (*top).kind, (*top).panics) };
+        if panics == thread.panics() {
+            return 0;
+        }
+        // SAFETY: as above.
+        let poisoned = kind == kind::FUTURE && unsafe { future::is_poisoned(top) };
+        if !poisoned && read::<u64>(rsp) == Some(ret) {
+            return 0;
+        }
+        bury_frame(tid, now);
+    }
+    0
+}
+
+/// Removes the innermost frame and does what its exit would have done.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn bury_frame(tid: u64, now: u64) -> u64 {
+    let Some(thread) = thread::known(tid as u32) else { return 0 };
+    let Some(dead) = thread.top() else { return 0 };
+    thread.pop();
+    count(Counter::FramesHealed);
+    let at = Moment { tid: tid as u32, now };
+    let unwound = dead.panics != thread.panics();
+    match dead.kind {
+        kind::FUTURE => future::vanished(&at, &dead, unwound),
+        kind::CALL => future::call_vanished(&at, &dead, unwound),
+        kind::TASK => task::left(&at, &dead),
+        _ => {}
+    }
+    u64::from(dead.flags & frame_flags::LOST)
+}
+
+/// A panic begins on thread `tid`: every frame is alive now, so what is its return address now is
+/// what it must be later. Frames from before an earlier panic have been noted then.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn note_returns(tid: u64) -> u64 {
+    for back in 0..MAX_DEPTH as u32 {
+        let Some(thread) = thread::known(tid as u32) else { return 0 };
+        let Some(frame) = thread.frame(back) else { return 0 };
+        // SAFETY: a frame of this thread's stack.
+        unsafe {
+            if (*frame).panics != thread.panics() {
+                return 0;
+            }
+            (*frame).ret = read::<u64>((*frame).rsp).unwrap_or(0);
+        }
+    }
+    0
+}
