@@ -15,6 +15,7 @@ mod hit;
 mod leaf;
 mod maps;
 mod sqlite;
+mod sqlx;
 mod task;
 mod thread;
 mod tls;
@@ -89,16 +90,20 @@ hooks! {
     sql_step => sqlite::step;
     /// Where `sqlite3_step` has just returned.
     sql_step_exit => sqlite::step_exit;
-    /// Entry of `sqlite3_reset`, `sqlite3_finalize`.
+    /// Entry of `sqlite3_reset`, `sqlite3_finalize`, `sqlite3VdbeDelete`.
     sql_reset => sqlite::reset;
     /// A result is sent by a SQLite worker.
-    channel_send => sqlite::channel_send;
+    channel_send => sqlx::channel_send;
     /// A result is asked for.
-    channel_recv => sqlite::channel_recv;
+    channel_recv => sqlx::channel_recv;
     /// A receive is over.
-    channel_done => sqlite::channel_done;
+    channel_done => sqlx::channel_done;
     /// A channel's last sender or receiver is gone.
-    channel_close => sqlite::channel_close;
+    channel_close => sqlx::channel_close;
+    /// A oneshot channel has been made.
+    reply_made => sqlx::reply_made;
+    /// An answer is sent through a oneshot channel.
+    reply_sent => sqlx::reply_sent;
 }
 
 #[cfg(not(test))]

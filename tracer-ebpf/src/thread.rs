@@ -78,6 +78,8 @@ pub struct Thread {
     pub handover: u64,
     /// Statement executed last on this thread whose asker is not known yet.
     pub statement: u64,
+    /// Statement that SQLite executed as part of that one; 0: none.
+    pub inner_statement: u64,
     /// Stack pointer of the first frame that did not fit; 0: all fit.
     pub overflow: u64,
     /// Stack pointer at the entry of `spawn_local`; 0: not in it.
@@ -159,6 +161,8 @@ impl ThreadRef {
         handover set_handover: u64;
         /// [`Thread::statement`].
         statement set_statement: u64;
+        /// [`Thread::inner_statement`].
+        inner_statement set_inner_statement: u64;
         /// [`Thread::spawning_local`].
         spawning_local set_spawning_local: u64;
         /// [`Thread::panics`].

@@ -89,24 +89,18 @@ fn types(object: &mut Object) -> Result<Option<OwnedFd>, AttachError> {
     Ok(btf.and_then(|bytes| sys::load_btf(&bytes).ok()))
 }
 
-fn load(
-    object: &Object,
-    btf: Option<&OwnedFd>,
-    program: Program,
-) -> Result<OwnedFd, AttachError> {
+fn load(object: &Object, btf: Option<&OwnedFd>, program: Program) -> Result<OwnedFd, AttachError> {
     let missing = AttachError::Missing { kind: "program", name: program.name() };
     let Some(found) = object.programs.get(program.name()) else { return Err(missing) };
     let Some(function) = object.functions.get(&found.function_key()) else { return Err(missing) };
     let btf = btf.map(OwnedFd::as_fd);
-    sys::load_program(program.name(), function, &found.license, btf).map_err(
-        |(source, log)| {
-            if source.kind() == io::ErrorKind::PermissionDenied && log.is_empty() {
-                AttachError::NotPermitted { source }
-            } else {
-                AttachError::Rejected { program, source, log }
-            }
-        },
-    )
+    sys::load_program(program.name(), function, &found.license, btf).map_err(|(source, log)| {
+        if source.kind() == io::ErrorKind::PermissionDenied && log.is_empty() {
+            AttachError::NotPermitted { source }
+        } else {
+            AttachError::Rejected { program, source, log }
+        }
+    })
 }
 
 fn map_fd(map: &aya::maps::Map) -> Option<i32> {

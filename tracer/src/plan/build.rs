@@ -175,8 +175,9 @@ impl Builder {
 
     fn place_exits(&mut self, exits: &[ExitSite], program: Program, id: u16) {
         for exit in exits {
-            let flags = if exit.at_ret { Cookie::AT_RET } else { 0 };
-            self.place(0, &exit.site, program, Cookie::new(id, flags));
+            let at_ret = if exit.at_ret { Cookie::AT_RET } else { 0 };
+            let result = if exit.has_result { Cookie::RESULT } else { 0 };
+            self.place(0, &exit.site, program, Cookie::new(id, at_ret | result));
         }
     }
 
@@ -340,6 +341,17 @@ impl Builder {
             "sqlx: link to the asking future",
             self.probes.len() - before,
             "statements run on sqlx's worker threads stay unlinked",
+        );
+        let before = self.probes.len();
+        // Either alone proves nothing.
+        if !found.reply_made.is_empty() && !found.reply_sent.is_empty() {
+            self.place_exits(&found.reply_made, Program::ReplyMade, 0);
+            self.place_all(&found.reply_sent, Program::ReplySent);
+        }
+        coverage.note(
+            "sqlx: link of BEGIN, COMMIT and ROLLBACK to the asking future",
+            self.probes.len() - before,
+            "statements of transactions stay unlinked",
         );
     }
 

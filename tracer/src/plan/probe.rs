@@ -71,7 +71,7 @@ programs! {
     SqlStep = "sql_step",
     /// Where `sqlite3_step` has just returned.
     SqlStepExit = "sql_step_exit",
-    /// Entry of `sqlite3_reset`, `sqlite3_finalize`.
+    /// Entry of `sqlite3_reset`, `sqlite3_finalize`, `sqlite3VdbeDelete`.
     SqlReset = "sql_reset",
     /// A result is sent by a SQLite worker.
     ChannelSend = "channel_send",
@@ -81,6 +81,10 @@ programs! {
     ChannelDone = "channel_done",
     /// A channel's last sender or receiver is gone.
     ChannelClose = "channel_close",
+    /// A oneshot channel has been made.
+    ReplyMade = "reply_made",
+    /// An answer is sent through a oneshot channel.
+    ReplySent = "reply_sent",
 }
 
 impl Program {

@@ -2,6 +2,10 @@
 //!
 //! Keys besides the seed's are those of OpenTelemetry's semantic conventions for databases, 1.37.
 
+use std::collections::HashSet;
+
+use foldhash::fast::FixedState;
+
 use super::captured::Captured;
 use super::options::{Captures, Private};
 use super::sql::{Cache, Statement};
@@ -12,11 +16,17 @@ use crate::span::{Span, Value};
 #[derive(Debug)]
 pub(super) struct Statements {
     cache: Cache,
+    /// Threads on which a statement was executed before.
+    threads: HashSet<u32, FixedState>,
 }
+
+/// Threads remembered. Beyond, all are forgotten.
+const MAX_THREADS: usize = 1 << 14;
 
 impl Statements {
     pub fn new(captures: Captures) -> Self {
-        Self { cache: Cache::new(captures.has(Private::SqlLiterals)) }
+        let cache = Cache::new(captures.has(Private::SqlLiterals));
+        Self { cache, threads: HashSet::default() }
     }
 
     /// Adds what was captured of a statement to its span.
@@ -40,14 +50,29 @@ impl Statements {
             add(&["db.query.text"], Some(&text));
         }
         if let Some(end) = &captured.end {
-            span.attributes.extend(result(end));
+            // The first execution on a thread may have been under way when tracing began.
+            let counted = self.counts_on(span.thread_id);
+            span.attributes.extend(result(end, counted));
         }
     }
 }
 
+impl Statements {
+    /// Whether a statement was executed on this thread before; from now on one was.
+    fn counts_on(&mut self, thread: u32) -> bool {
+        if self.threads.len() >= MAX_THREADS {
+            self.threads.clear();
+        }
+        !self.threads.insert(thread)
+    }
+}
+
 /// How it ended, as far as that was seen.
-fn result(end: &LeafEnd) -> impl Iterator<Item = (String, Value)> {
-    let rows = end.count.map(|rows| ("db.response.returned_rows", i64::from(rows).into()));
+fn result(end: &LeafEnd, counted: bool) -> impl Iterator<Item = (String, Value)> {
+    let rows = end
+        .count
+        .filter(|_| counted)
+        .map(|rows| ("db.response.returned_rows", i64::from(rows).into()));
     let failed = end.status.filter(|&status| is_error(status));
     let code = failed.map(|status| ("db.response.status_code", status.to_string().into()));
     let kind = failed.map(|status| ("error.type", name_of(status).into()));

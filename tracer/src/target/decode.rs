@@ -112,6 +112,7 @@ pub(super) fn gpr(register: Register) -> Option<usize> {
 pub(super) const CALLER_SAVED: [usize; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
 
 /// Number of `rsp`.
+pub(super) const RAX: usize = 0;
 pub(super) const RSP: usize = 4;
 /// Number of `rsi`.
 pub(super) const RSI: usize = 6;

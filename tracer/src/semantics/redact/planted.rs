@@ -224,5 +224,6 @@ fn execute(sql: &[u8], goes_on: bool, captures: Captures) -> String {
     let Some(Output::Ended(span)) = out.last() else { panic!("no span ended: {out:?}") };
     let has = |key: &str| span.attributes.iter().any(|(found, _)| found == key);
     assert!(has("db.query.text") && has("error.type"), "{:?}", span.attributes);
+    assert!(!has("db.response.returned_rows"), "{:?}", span.attributes);
     format!("{out:?}")
 }

@@ -136,7 +136,7 @@ fn headers(text: &mut Cow<'_, str>) {
             let after = lower[at..].trim_start_matches(' ');
             if let Some(value) = after.strip_prefix([':', '=']).map(|v| v.trim_start_matches(' '))
                 && !value.is_empty()
-                && !value.starts_with(['"', '\'', '\\'])
+                && !["\"", "'", "\\\""].iter().any(|quote| value.starts_with(quote))
                 && !is_placeholder(
                     text[lower.len() - value.len()..].split(' ').next().unwrap_or_default(),
                 )
