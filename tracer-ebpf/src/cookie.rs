@@ -1,8 +1,10 @@
 //! What a probe carries: the attach cookie of its link entry tells a generic program which
 //! function was hit and how.
 
+use crate::hook::Hook;
+
 /// A probe's cookie. Low 16 bits: function id; bits 16–23: flags; bits 24–31: a register or
-/// another small number that the program needs.
+/// another small number that the program needs; bits 32–39: the [`Hook`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(transparent)]
 pub struct Cookie(pub u64);
@@ -23,6 +25,16 @@ impl Cookie {
     /// The same with a small argument.
     pub const fn with_arg(self, arg: u8) -> Self {
         Self(self.0 & !(0xff << 24) | (arg as u64) << 24)
+    }
+
+    /// The same for a hook.
+    pub const fn with_hook(self, hook: Hook) -> Self {
+        Self(self.0 & !(0xff << 32) | (hook as u64) << 32)
+    }
+
+    /// The hook's number.
+    pub const fn hook(self) -> u8 {
+        (self.0 >> 32) as u8
     }
 
     /// Index into the function table.

@@ -23,6 +23,8 @@ pub enum Kind {
     LeafEnd = 6,
     /// [`Payload`]: bytes that belong to a leaf.
     Payload = 7,
+    /// [`ProcessExec`]: a child process has executed a program.
+    ProcessExec = 20,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             5 => Self::LeafLink,
             6 => Self::LeafEnd,
             7 => Self::Payload,
+            20 => Self::ProcessExec,
             _ => return None,
         })
     }
@@ -110,6 +113,8 @@ pub enum LeafKind {
     Statement = 1,
     /// One request written to a TLS connection.
     TlsRequest = 2,
+    /// A child process.
+    Process = 16,
 }
 
 impl LeafKind {
@@ -118,6 +123,7 @@ impl LeafKind {
         Some(match n {
             1 => Self::Statement,
             2 => Self::TlsRequest,
+            16 => Self::Process,
             _ => return None,
         })
     }
@@ -242,7 +248,7 @@ pub struct LeafStart {
     pub header: Header,
     /// Id of the span that asked; 0 if not (yet) known.
     pub parent: u64,
-    /// `sqlite3_stmt *` or `SSL *`.
+    /// `sqlite3_stmt *`, `SSL *`, or the process id in the target's pid namespace.
     pub key: u64,
     /// [`LeafKind`] as a number.
     pub leaf: u8,
@@ -273,7 +279,8 @@ pub struct LeafEnd {
     pub end: u64,
     /// Rows returned, or bytes read; [`Self::UNKNOWN`] where not every result was seen.
     pub count: u32,
-    /// SQLite's last result code, as the library returned it; -1 where it is not known.
+    /// SQLite's last result code, as the library returned it, or a process's status as `wait`
+    /// returns it; -1 where it is not known.
     pub status: i32,
 }
 
@@ -307,6 +314,21 @@ pub struct Payload {
 impl Payload {
     /// Most bytes captured by one record.
     pub const CAPACITY: usize = 512;
+}
+
+/// The child process `header.id` has executed a program. 88 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessExec {
+    /// Kind [`Kind::ProcessExec`].
+    pub header: Header,
+    /// The file's name without its folder, up to the first zero; cut off without one.
+    pub name: [u8; ProcessExec::CAPACITY],
+}
+
+impl ProcessExec {
+    /// Most bytes of a name.
+    pub const CAPACITY: usize = 64;
 }
 
 /// Marks structs whose every bit pattern is valid and that have no padding.
@@ -348,4 +370,5 @@ wire! {
     LeafLink = 32,
     LeafEnd = 40,
     Payload = 48 + Payload::CAPACITY,
+    ProcessExec = 24 + ProcessExec::CAPACITY,
 }

@@ -8,3 +8,4 @@ pub mod config;
 pub mod cookie;
 pub mod counters;
 pub mod event;
+pub mod hook;

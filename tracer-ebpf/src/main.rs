@@ -1,7 +1,6 @@
-//! The eBPF programs: thin entry points that name a hook and hand over to one probe family.
-//!
-//! The programs are generic. Which function was hit, and what to do about it, comes with the
-//! probe's cookie and from tables that user space filled before switching them on.
+//! The eBPF program: one for all probes. What a hit means comes with the probe's cookie, which names
+//! a hook, and from tables that user space filled before switching it on. Each family of hooks is a
+//! file of its own.
 #![no_std]
 #![no_main]
 #![expect(internal_features, reason = "atomics on BPF: see atomic.rs")]
@@ -14,6 +13,7 @@ mod heal;
 mod hit;
 mod leaf;
 mod maps;
+mod process;
 mod sqlite;
 mod sqlx;
 mod task;
@@ -22,88 +22,98 @@ mod tls;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
-use aya_ebpf::macros::uprobe;
-use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::macros::{raw_tracepoint, uprobe};
+use aya_ebpf::programs::{ProbeContext, RawTracePointContext};
 use tracer_ebpf::cookie::Cookie;
+use tracer_ebpf::hook::Hook;
 
 use crate::hit::Hit;
 
-/// Declares one uprobe program per hook: filter, then `try_*`.
-macro_rules! hooks {
-    ($($(#[$doc:meta])* $name:ident => $handler:path;)*) => {$(
-        $(#[$doc])*
-        #[uprobe]
-        fn $name(ctx: ProbeContext) -> u32 {
-            // SAFETY: the context is the one this program was started with.
-            let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
-            if let Some(hit) = Hit::admit(&ctx) {
-                // Whatever could not be done has been counted where it failed.
-                let _: Option<()> = $handler(&hit, cookie);
-            }
-            0
+/// Names the handler of each hook, and makes the one program that calls them.
+macro_rules! handlers {
+    ($($hook:ident => $handler:path;)*) => {
+        /// What one hit leads to. A function of its own for each hook: each has the stack to itself.
+        #[inline(always)]
+        fn handle(hit: &Hit, cookie: Cookie) {
+            $(
+                if cookie.hook() == Hook::$hook as u8 {
+                    #[inline(never)]
+                    fn run(hit: &Hit, cookie: Cookie) -> u64 {
+                        u64::from($handler(hit, cookie).is_some())
+                    }
+                    // Whatever could not be done has been counted where it failed.
+                    let _: u64 = run(hit, cookie);
+                    return;
+                }
+            )*
         }
-    )*};
+    };
 }
 
-hooks! {
-    /// Entry of a coroutine's poll function.
-    poll_enter => future::enter;
-    /// Where a poll function has just returned.
-    poll_exit => future::exit;
-    /// Entry of a coroutine's drop glue.
-    future_drop => future::dropped;
-    /// Entry of a plain function.
-    call_enter => future::call_enter;
-    /// Where a plain function has just returned.
-    call_exit => future::call_exit;
-    /// A panic begins to unwind.
-    panic_begin => future::panic_begin;
-    /// A panic has been caught.
-    panic_caught => future::panic_caught;
-    /// Entry of tokio's `raw::poll`.
-    task_enter => task::enter;
-    /// Where `raw::poll` has just returned.
-    task_exit => task::exit;
-    /// A task is being spawned.
-    task_spawn => task::spawn;
-    /// Entry of `spawn_local`.
-    local_spawn => task::local_spawn;
-    /// A task of a `LocalSet` is scheduled.
-    local_schedule => task::local_schedule;
-    /// Entry of tokio's `raw::dealloc`.
-    task_free => task::free;
-    /// Entry of tokio's `raw::shutdown`.
-    task_shutdown => task::shutdown;
-    /// A task is woken.
-    task_wake => tls::wake;
-    /// A request is handed to an HTTP connection task.
-    http_send => tls::http_send;
-    /// Entry of `SSL_write`, `SSL_write_ex`.
-    tls_write => tls::write;
-    /// Entry of `SSL_read`, `SSL_read_ex`.
-    tls_read => tls::read;
-    /// Where `SSL_read`, `SSL_read_ex` have just returned.
-    tls_read_exit => tls::read_exit;
-    /// Entry of `SSL_free`.
-    tls_free => tls::free;
-    /// Entry of `sqlite3_step`.
-    sql_step => sqlite::step;
-    /// Where `sqlite3_step` has just returned.
-    sql_step_exit => sqlite::step_exit;
-    /// Entry of `sqlite3_reset`, `sqlite3_finalize`, `sqlite3VdbeDelete`.
-    sql_reset => sqlite::reset;
-    /// A result is sent by a SQLite worker.
-    channel_send => sqlx::channel_send;
-    /// A result is asked for.
-    channel_recv => sqlx::channel_recv;
-    /// A receive is over.
-    channel_done => sqlx::channel_done;
-    /// A channel's last sender or receiver is gone.
-    channel_close => sqlx::channel_close;
-    /// A oneshot channel has been made.
-    reply_made => sqlx::reply_made;
-    /// An answer is sent through a oneshot channel.
-    reply_sent => sqlx::reply_sent;
+handlers! {
+    PollEnter => future::enter;
+    PollExit => future::exit;
+    FutureDrop => future::dropped;
+    CallEnter => future::call_enter;
+    CallExit => future::call_exit;
+    PanicBegin => future::panic_begin;
+    PanicCaught => future::panic_caught;
+    TaskEnter => task::enter;
+    TaskExit => task::exit;
+    TaskSpawn => task::spawn;
+    LocalSpawn => task::local_spawn;
+    LocalSchedule => task::local_schedule;
+    TaskFree => task::free;
+    TaskShutdown => task::shutdown;
+    TaskWake => tls::wake;
+    HttpSend => tls::http_send;
+    TlsWrite => tls::write;
+    TlsRead => tls::read;
+    TlsReadExit => tls::read_exit;
+    TlsFree => tls::free;
+    SqlStep => sqlite::step;
+    SqlStepExit => sqlite::step_exit;
+    SqlReset => sqlite::reset;
+    ChannelSend => sqlx::channel_send;
+    ChannelRecv => sqlx::channel_recv;
+    ChannelDone => sqlx::channel_done;
+    ChannelClose => sqlx::channel_close;
+    ReplyMade => sqlx::reply_made;
+    ReplySent => sqlx::reply_sent;
+}
+
+/// Every probe runs this: filter, then what the cookie names.
+#[uprobe]
+fn probe(ctx: ProbeContext) -> u32 {
+    // SAFETY: the context is the one this program was started with.
+    let cookie = Cookie(unsafe { bpf_get_attach_cookie(ctx.as_ptr()) });
+    if let Some(hit) = Hit::admit(&ctx) {
+        handle(&hit, cookie);
+    }
+    0
+}
+
+// Every process of the host passes these: each returns at once where it is none of the target's.
+
+/// A process or a thread has been forked.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn process_fork(ctx: RawTracePointContext) -> i32 {
+    let _: Option<()> = process::fork(&ctx);
+    0
+}
+
+/// A program is being executed.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn process_exec(_ctx: RawTracePointContext) -> i32 {
+    let _: Option<()> = process::exec();
+    0
+}
+
+/// A thread has ended.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    let _: Option<()> = process::exit();
+    0
 }
 
 #[cfg(not(test))]

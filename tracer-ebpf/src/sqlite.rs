@@ -68,7 +68,7 @@ pub fn step(hit: &Hit, _cookie: Cookie) -> Option<()> {
             (*execution).unseen += 1;
             (*execution).status = -1;
         }
-    } else {
+    } else if !is_internal(statement) {
         let id = thread.fresh_id();
         let (parent, source) = match thread.current(hit) {
             found @ (_, ParentSource::Frame | ParentSource::Spawn) => found,
@@ -103,6 +103,13 @@ pub fn step(hit: &Hit, _cookie: Cookie) -> Option<()> {
     };
     thread.push(&frame);
     Some(())
+}
+
+/// SQLite keeps no text of what it executes for itself alone, while it reads the schema.
+#[inline(always)]
+fn is_internal(statement: u64) -> bool {
+    let Some(offset) = maps::config().map(|config| config.sql_text_offset) else { return false };
+    offset != 0 && read::<u64>(statement + u64::from(offset)) == Some(0)
 }
 
 #[inline(always)]

@@ -259,15 +259,20 @@ impl ThreadRef {
     /// The span on whose behalf this thread works right now, and how certain that is.
     #[inline(always)]
     pub fn current(self, hit: &Hit) -> (u64, ParentSource) {
-        self.verify(&hit.at);
-        let rsp = hit.rsp();
+        self.current_at(&hit.at, hit.rsp())
+    }
+
+    /// The same where the stack pointer is known otherwise.
+    #[inline(always)]
+    pub fn current_at(self, at: &Moment, rsp: u64) -> (u64, ParentSource) {
+        self.verify(at);
         // SAFETY: see `ThreadRef`; frames of this thread's stack.
         unsafe {
             if (*self.0).overflow != 0 || self.frame(0).is_some_and(|top| (*top).rsp < rsp) {
                 return (0, ParentSource::Unknown);
             }
             for back in 0..MOST_LIBRARY_FRAMES {
-                let Some(frame) = self.frame(back) else { return self.outside(hit.at.tid) };
+                let Some(frame) = self.frame(back) else { return self.outside(at.tid) };
                 match (*frame).kind {
                     kind::FUTURE | kind::CALL if (*frame).flags & frame_flags::LOST != 0 => {
                         return (0, ParentSource::Lost);

@@ -276,7 +276,7 @@ impl Session {
             .and_then(Pid::from_raw)
             .ok_or_else(|| watch(io::Error::from_raw_os_error(libc::ESRCH)))?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty()).map_err(|e| watch(e.into()))?;
-        if plan.functions.is_empty() && plan.probes.iter().all(|p| !p.program.is_leaf()) {
+        if plan.functions.is_empty() && plan.probes.iter().all(|p| !p.hook.is_leaf()) {
             return Err(SessionError::NothingToTrace {
                 pid,
                 executable: info.name,

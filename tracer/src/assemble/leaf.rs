@@ -57,6 +57,8 @@ struct Names {
     sqlite3_step: Arc<str>,
     api_call: Arc<str>,
     ssl_write: Arc<str>,
+    process: Arc<str>,
+    none: Arc<str>,
 }
 
 impl Leaves {
@@ -82,6 +84,8 @@ impl Leaves {
             sqlite3_step: "sqlite3_step".into(),
             api_call: "api_call".into(),
             ssl_write: "SSL_write".into(),
+            process: "process".into(),
+            none: "".into(),
         })
     }
 }
@@ -162,6 +166,7 @@ impl Assembler {
         let outcome = match leaf.kind {
             LeafKind::Statement => end.status.map_or(Outcome::Returned, statement_outcome),
             LeafKind::TlsRequest => request_outcome(leaf),
+            LeafKind::Process => end.status.map_or(Outcome::Unknown, process_outcome),
         };
         self.end_leaf(end.id, Ending { at: end.end, outcome, recorded: true }, out);
     }
@@ -285,6 +290,7 @@ impl Assembler {
                 (names.database_query, names.sqlite3_step, vec![system])
             }
             LeafKind::TlsRequest => (names.api_call, names.ssl_write, Vec::new()),
+            LeafKind::Process => (names.process, names.none, Vec::new()),
         };
         let (parent, trace): (_, TraceId) = match origin.parent {
             Some((parent, trace)) => (Some(parent), trace),
@@ -296,7 +302,10 @@ impl Assembler {
             parent_id: parent.map(|parent| self.ids.span(parent)),
             name,
             function,
-            kind: SpanKind::Client,
+            kind: match leaf.kind {
+                LeafKind::Process => SpanKind::Internal,
+                LeafKind::Statement | LeafKind::TlsRequest => SpanKind::Client,
+            },
             start: leaf.start,
             end: leaf.end.map(|end| end.at.max(leaf.start)),
             start_is_late: false,
@@ -318,6 +327,12 @@ const fn statement_outcome(status: i32) -> Outcome {
         0 | 100 | 101 => Outcome::Returned,
         _ => Outcome::Error,
     }
+}
+
+/// By a status as `wait` returns it: the low bits are the signal that killed the process. An exit
+/// code is its own business: `grep` tells by one that it found nothing.
+const fn process_outcome(status: i32) -> Outcome {
+    if status & 0x7f == 0 { Outcome::Returned } else { Outcome::Error }
 }
 
 /// As OpenTelemetry has it for clients: a status from 400 on is an error.

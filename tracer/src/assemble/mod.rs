@@ -135,6 +135,8 @@ impl Assembler {
             Event::LeafLink(link) => self.leaf_link(link, out),
             Event::LeafEnd(end) => self.leaf_end(end, out),
             Event::Payload(payload) => self.payload(payload, out),
+            // Says what a leaf is, not when.
+            Event::ProcessExec(_) => {}
         }
     }
 

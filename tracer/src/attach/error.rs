@@ -5,8 +5,6 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::plan::Program;
-
 /// Why probes could not be placed.
 #[derive(Debug, Error)]
 pub enum AttachError {
@@ -48,20 +46,22 @@ pub enum AttachError {
         name: &'static str,
     },
     /// The verifier refused a program.
-    #[error("the kernel refused the eBPF program `{}`: {source}\n{log}", program.name())]
+    #[error("the kernel refused the eBPF program: {source}\n{log}")]
     Rejected {
-        /// Which.
-        program: Program,
         /// The kernel's answer.
         source: io::Error,
         /// The end of the verifier's log.
         log: String,
     },
+    /// The same, told by the library that makes the fallback's links.
+    #[error("the kernel refused the eBPF program: {source}")]
+    Program {
+        /// Why.
+        source: Box<aya::programs::ProgramError>,
+    },
     /// A link could not be made.
-    #[error("{}: the kernel refused {count} `{}` probes: {source}", path.display(), program.name())]
+    #[error("{}: the kernel refused {count} probes: {source}", path.display())]
     Refused {
-        /// Which program.
-        program: Program,
         /// The file to be probed.
         path: PathBuf,
         /// How many.

@@ -8,10 +8,12 @@ use aya::Ebpf;
 use aya_obj::Object;
 
 use super::error::AttachError;
+use super::object::PROGRAM;
 use super::sys;
-use crate::plan::{ProbePlan, Program};
+use crate::plan::ProbePlan;
 
-/// Programs loaded for `uprobe_multi`, and the links made with them.
+/// The links: one for each file that is probed. Taking one away costs a few RCU grace periods
+/// however many probes it holds, also when this process is killed.
 #[derive(Debug)]
 pub(super) struct Multi {
     links: Vec<OwnedFd>,
@@ -21,8 +23,7 @@ pub(super) struct Multi {
 const MAX_PROBES: usize = 1 << 20;
 
 impl Multi {
-    /// Loads the programs that the plan uses, against the maps of `ebpf`, and makes one link per
-    /// program and module. Nothing runs yet: the session is switched on afterwards.
+    /// Loads the program against the maps of `ebpf`, and makes one link per module. Nothing runs yet: the session is switched on afterwards.
     pub(super) fn attach(ebpf: &Ebpf, plan: &ProbePlan, pid: u32) -> Result<Self, AttachError> {
         let mut object = Object::parse(super::object::bytes())?;
         let text: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
@@ -40,38 +41,27 @@ impl Multi {
         object.sanitize_functions(aya::features());
         let btf = types(&mut object)?;
 
+        let program = load(&object, btf.as_ref())?;
         let mut links = Vec::new();
-        for &program in Program::ALL {
-            let mut loaded = None;
-            for (index, module) in plan.modules.iter().enumerate() {
-                let (offsets, cookies): (Vec<u64>, Vec<u64>) = plan
-                    .probes
-                    .iter()
-                    .filter(|p| p.program == program && p.module == index)
-                    .map(|p| (p.offset, p.cookie.0))
-                    .unzip();
-                if offsets.is_empty() {
-                    continue;
-                }
-                let fd = match &loaded {
-                    Some(fd) => fd,
-                    None => loaded.insert(load(&object, btf.as_ref(), program)?),
-                };
-                for (offsets, cookies) in offsets.chunks(MAX_PROBES).zip(cookies.chunks(MAX_PROBES))
-                {
-                    let link =
-                        sys::link_uprobe_multi(fd.as_raw_fd(), &module.path, offsets, cookies, pid)
-                            .map_err(|source| AttachError::Refused {
-                                program,
-                                path: module.path.clone(),
-                                count: offsets.len(),
-                                source,
-                            })?;
-                    links.push(link);
-                }
+        for (index, module) in plan.modules.iter().enumerate() {
+            let (offsets, cookies): (Vec<u64>, Vec<u64>) = plan
+                .probes
+                .iter()
+                .filter(|p| p.module == index)
+                .map(|p| (p.offset, p.cookie.with_hook(p.hook).0))
+                .unzip();
+            for (offsets, cookies) in offsets.chunks(MAX_PROBES).zip(cookies.chunks(MAX_PROBES)) {
+                let path = &module.path;
+                let link = sys::link_uprobe_multi(program.as_raw_fd(), path, offsets, cookies, pid)
+                    .map_err(|source| AttachError::Refused {
+                        path: path.clone(),
+                        count: offsets.len(),
+                        source,
+                    })?;
+                links.push(link);
             }
-            // The links hold the program from here on.
         }
+        // The links hold the program from here on.
         Ok(Self { links })
     }
 
@@ -89,16 +79,16 @@ fn types(object: &mut Object) -> Result<Option<OwnedFd>, AttachError> {
     Ok(btf.and_then(|bytes| sys::load_btf(&bytes).ok()))
 }
 
-fn load(object: &Object, btf: Option<&OwnedFd>, program: Program) -> Result<OwnedFd, AttachError> {
-    let missing = AttachError::Missing { kind: "program", name: program.name() };
-    let Some(found) = object.programs.get(program.name()) else { return Err(missing) };
+fn load(object: &Object, btf: Option<&OwnedFd>) -> Result<OwnedFd, AttachError> {
+    let missing = AttachError::Missing { kind: "program", name: PROGRAM };
+    let Some(found) = object.programs.get(PROGRAM) else { return Err(missing) };
     let Some(function) = object.functions.get(&found.function_key()) else { return Err(missing) };
     let btf = btf.map(OwnedFd::as_fd);
-    sys::load_program(program.name(), function, &found.license, btf).map_err(|(source, log)| {
+    sys::load_program(PROGRAM, function, &found.license, btf).map_err(|(source, log)| {
         if source.kind() == io::ErrorKind::PermissionDenied && log.is_empty() {
             AttachError::NotPermitted { source }
         } else {
-            AttachError::Rejected { program, source, log }
+            AttachError::Rejected { source, log }
         }
     })
 }

@@ -6,7 +6,10 @@ struct Aligned<T: ?Sized>(T);
 
 static EMBEDDED: &Aligned<[u8]> = &Aligned(*include_bytes!(env!("ORCHESTRATE_TRACE_BPF_OBJECT")));
 
-/// The programs, as `cargo xtask build-ebpf` made them.
+/// The name of the program that every probe runs.
+pub(super) const PROGRAM: &str = "probe";
+
+/// The program and its maps, as `cargo xtask build-ebpf` made them.
 pub(super) fn bytes() -> &'static [u8] {
     &EMBEDDED.0
 }

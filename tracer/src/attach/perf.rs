@@ -9,7 +9,8 @@ use aya::programs::UProbe;
 use aya::programs::uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope};
 
 use super::error::AttachError;
-use crate::plan::{ProbePlan, Program};
+use super::object::PROGRAM;
+use crate::plan::ProbePlan;
 
 /// The links; each closes its perf event when dropped.
 #[derive(Debug)]
@@ -23,35 +24,25 @@ const CLOSERS: usize = 64;
 
 impl PerfEvents {
     pub(super) fn attach(ebpf: &mut Ebpf, plan: &ProbePlan) -> Result<Self, AttachError> {
-        let mut links = Vec::new();
-        for &kind in Program::ALL {
-            if !plan.probes.iter().any(|p| p.program == kind) {
-                continue;
-            }
-            let program: &mut UProbe = ebpf
-                .program_mut(kind.name())
-                .and_then(|program| program.try_into().ok())
-                .ok_or(AttachError::Missing { kind: "program", name: kind.name() })?;
-            let first = plan.probes.iter().find(|p| p.program == kind);
-            let failed = |probe: &crate::plan::Probe, source| AttachError::PerfEvent {
-                path: plan.modules[probe.module].path.clone(),
+        let program: &mut UProbe = ebpf
+            .program_mut(PROGRAM)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(AttachError::Missing { kind: "program", name: PROGRAM })?;
+        program.load().map_err(|source| AttachError::Program { source: Box::new(source) })?;
+        let mut links = Vec::with_capacity(plan.probes.len());
+        for probe in &plan.probes {
+            let path = &plan.modules[probe.module].path;
+            let failed = |source| AttachError::PerfEvent {
+                path: path.clone(),
                 offset: probe.offset,
                 source: Box::new(source),
             };
-            if let Some(first) = first {
-                program.load().map_err(|source| failed(first, source))?;
-            }
-            for probe in plan.probes.iter().filter(|p| p.program == kind) {
-                let point = UProbeAttachPoint {
-                    location: UProbeAttachLocation::AbsoluteOffset(probe.offset),
-                    cookie: Some(probe.cookie.0),
-                };
-                let path = &plan.modules[probe.module].path;
-                let id = program
-                    .attach(point, path, UProbeScope::AllProcesses)
-                    .map_err(|source| failed(probe, source))?;
-                links.push(program.take_link(id).map_err(|source| failed(probe, source))?);
-            }
+            let point = UProbeAttachPoint {
+                location: UProbeAttachLocation::AbsoluteOffset(probe.offset),
+                cookie: Some(probe.cookie.with_hook(probe.hook).0),
+            };
+            let id = program.attach(point, path, UProbeScope::AllProcesses).map_err(failed)?;
+            links.push(program.take_link(id).map_err(failed)?);
         }
         Ok(Self { links })
     }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use aya::EbpfLoader;
 use tracer_ebpf::counters::Counter;
+use tracer_ebpf::hook::Hook;
 
 use super::multi::Multi;
 use super::probes::{Wired, count};
-use crate::plan::{Coverage, Probe, ProbePlan, Program};
+use crate::plan::{Coverage, Probe, ProbePlan};
 use crate::target::{Cost, ModuleInfo};
 
 /// Whether a `uprobe_multi` link with this process's PID fires on a thread other than the first.
@@ -23,13 +24,14 @@ pub(super) fn multi_fires_on_every_thread(function: extern "C" fn() -> u32) -> R
             module: 0,
             offset,
             bytes: Vec::new(),
-            program: Program::TaskWake,
+            hook: Hook::TaskWake,
             cookie: tracer_ebpf::cookie::Cookie(0),
             cost: Cost::SingleStepped,
         }],
         functions: Vec::new(),
         configs: Vec::new(),
         code: Vec::new(),
+        processes: false,
         sql_text_offset: None,
         coverage: Coverage::default(),
     };

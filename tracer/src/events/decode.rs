@@ -116,7 +116,7 @@ pub struct LeafStart {
     pub parent: Option<KernelId>,
     /// How the parent was found.
     pub source: ParentSource,
-    /// `sqlite3_stmt *` or `SSL *`.
+    /// `sqlite3_stmt *`, `SSL *`, or a process id.
     pub key: u64,
     /// What it is.
     pub kind: LeafKind,
@@ -144,7 +144,7 @@ pub struct LeafEnd {
     pub end: MonoNs,
     /// Rows returned, or bytes read; `None` where that is not known.
     pub count: Option<u32>,
-    /// SQLite's last result code; `None` where it is not known.
+    /// SQLite's last result code, or a process's wait status; `None` where it is not known.
     pub status: Option<i32>,
 }
 
@@ -167,6 +167,17 @@ pub struct Payload<'a> {
     pub tail: [u8; 8],
 }
 
+/// A child process has executed a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessExec<'a> {
+    /// When.
+    pub at: Stamp,
+    /// Which leaf.
+    pub id: KernelId,
+    /// The file's name, or its beginning.
+    pub name: &'a [u8],
+}
+
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -184,6 +195,8 @@ pub enum Event<'a> {
     LeafEnd(LeafEnd),
     /// Bytes of a leaf.
     Payload(Payload<'a>),
+    /// A child process has executed a program.
+    ProcessExec(ProcessExec<'a>),
 }
 
 /// Why a record is none.
@@ -300,6 +313,12 @@ impl<'a> Event<'a> {
                 let bytes = &bytes[from..from + captured];
                 Self::Payload(Payload { at, id, key, what, len, bytes, tail })
             }
+            Kind::ProcessExec => {
+                let _: wire::ProcessExec = exact(bytes, kind)?;
+                let name = &bytes[std::mem::offset_of!(wire::ProcessExec, name)..];
+                let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+                Self::ProcessExec(ProcessExec { at, id, name: &name[..end] })
+            }
         })
     }
 
@@ -313,6 +332,7 @@ impl<'a> Event<'a> {
             Self::LeafLink(e) => e.at,
             Self::LeafEnd(e) => e.at,
             Self::Payload(e) => e.at,
+            Self::ProcessExec(e) => e.at,
         }
     }
 }
@@ -461,8 +481,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_decoded_or_refused(
-            kind in 0u8..9,
-            size in prop::sample::select(vec![0usize, 8, 24, 32, 40, 48, 560, 561]),
+            kind in prop_oneof![0u8..9, Just(20)],
+            size in prop::sample::select(vec![0usize, 8, 24, 32, 40, 48, 88, 560, 561]),
             noise in prop::collection::vec(any::<u8>(), 561),
         ) {
             let mut bytes = noise[..size].to_vec();

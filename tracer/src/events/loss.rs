@@ -69,6 +69,8 @@ const fn is_loss(counter: Counter) -> bool {
         | Counter::LostLeafLink
         | Counter::LostLeafEnd
         | Counter::LostPayload
+        | Counter::LostProcessExec
+        | Counter::ProcessesFull
         | Counter::FuturesFull
         | Counter::ThreadsFull
         | Counter::TasksFull

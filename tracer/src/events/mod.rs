@@ -6,8 +6,8 @@ mod record;
 mod replay;
 
 pub use decode::{
-    Decoder, Event, FnId, KernelId, LeafEnd, LeafLink, LeafStart, Malformed, Payload, SpanEnd,
-    SpanStart, Stamp, TaskAddr, TaskEnd,
+    Decoder, Event, FnId, KernelId, LeafEnd, LeafLink, LeafStart, Malformed, Payload, ProcessExec,
+    SpanEnd, SpanStart, Stamp, TaskAddr, TaskEnd,
 };
 pub use loss::{Counters, CountersAt};
 pub use record::{Ending, Recorder, StopReason};

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tracer_ebpf::config::{FnConfig, MAX_FUNCTIONS, SelfReg};
 use tracer_ebpf::cookie::Cookie;
+use tracer_ebpf::hook::Hook;
 
 use super::pattern::CLOSURE;
 use super::{
     Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction, LandmarkCoverage, Probe,
-    ProbePlan, ProbedFunction, Profile, Program, RefusedFunction, SpanRule,
+    ProbePlan, ProbedFunction, Profile, RefusedFunction, SpanRule,
 };
 
 use crate::target::{
@@ -98,9 +99,17 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     if let Some(rule) = &profile.leaf.tls {
         plan.tls(landmarks, tls, &rule.name, &mut coverage);
     }
+    let processes = profile.leaf.process.is_some();
+    if let Some(rule) = &profile.leaf.process {
+        coverage.note(
+            &format!("the scheduler's tracepoints: {}", rule.name),
+            3,
+            "child processes are not shown",
+        );
+    }
     let Builder { modules, probes, functions, configs, code } = plan;
     let sql_text_offset = landmarks.sql_text_offset;
-    ProbePlan { modules, probes, functions, configs, code, sql_text_offset, coverage }
+    ProbePlan { modules, probes, functions, configs, code, processes, sql_text_offset, coverage }
 }
 
 fn entry(rule: &SpanRule) -> EntryCoverage {
@@ -156,28 +165,28 @@ struct Builder {
 }
 
 impl Builder {
-    fn place(&mut self, module: usize, site: &Site, program: Program, cookie: Cookie) {
+    fn place(&mut self, module: usize, site: &Site, hook: Hook, cookie: Cookie) {
         self.probes.push(Probe {
             module,
             offset: site.offset,
             bytes: site.bytes.clone(),
-            program,
+            hook,
             cookie,
             cost: site.cost,
         });
     }
 
-    fn place_all(&mut self, sites: &[Site], program: Program) {
+    fn place_all(&mut self, sites: &[Site], hook: Hook) {
         for site in sites {
-            self.place(0, site, program, Cookie::new(0, 0));
+            self.place(0, site, hook, Cookie::new(0, 0));
         }
     }
 
-    fn place_exits(&mut self, exits: &[ExitSite], program: Program, id: u16) {
+    fn place_exits(&mut self, exits: &[ExitSite], hook: Hook, id: u16) {
         for exit in exits {
             let at_ret = if exit.at_ret { Cookie::AT_RET } else { 0 };
             let result = if exit.has_result { Cookie::RESULT } else { 0 };
-            self.place(0, &exit.site, program, Cookie::new(id, at_ret | result));
+            self.place(0, &exit.site, hook, Cookie::new(id, at_ret | result));
         }
     }
 
@@ -256,11 +265,11 @@ impl Builder {
                     reserved: [0; 2],
                 });
                 for site in &c.entries {
-                    self.place(0, site, Program::PollEnter, Cookie::new(id, 0));
+                    self.place(0, site, Hook::PollEnter, Cookie::new(id, 0));
                 }
-                self.place_exits(&c.exits, Program::PollExit, id);
+                self.place_exits(&c.exits, Hook::PollExit, id);
                 for site in &c.drops {
-                    self.place(0, site, Program::FutureDrop, Cookie::new(id, 0));
+                    self.place(0, site, Hook::FutureDrop, Cookie::new(id, 0));
                 }
                 entry.probed.push(probed(true));
             }
@@ -272,9 +281,9 @@ impl Builder {
                     reserved: [0; 2],
                 });
                 for site in &p.entries {
-                    self.place(0, site, Program::CallEnter, Cookie::new(id, 0));
+                    self.place(0, site, Hook::CallEnter, Cookie::new(id, 0));
                 }
-                self.place_exits(&p.exits, Program::CallExit, id);
+                self.place_exits(&p.exits, Hook::CallExit, id);
                 entry.probed.push(probed(false));
             }
             Finding::Refused(..) => {}
@@ -284,19 +293,19 @@ impl Builder {
 
     fn tokio(&mut self, found: &Landmarks, coverage: &mut Coverage) {
         let before = self.probes.len();
-        self.place_all(&found.task_poll, Program::TaskEnter);
-        self.place_exits(&found.task_poll_exits, Program::TaskExit, 0);
+        self.place_all(&found.task_poll, Hook::TaskEnter);
+        self.place_exits(&found.task_poll_exits, Hook::TaskExit, 0);
         coverage.note(
             "tokio: tasks",
             self.probes.len() - before,
             "without tasks, nothing links a spawned future to its spawner",
         );
         let before = self.probes.len();
-        self.place_all(&found.task_bind, Program::TaskSpawn);
-        self.place_all(&found.blocking_spawn, Program::TaskSpawn);
+        self.place_all(&found.task_bind, Hook::TaskSpawn);
+        self.place_all(&found.blocking_spawn, Hook::TaskSpawn);
         if !found.local_schedule.is_empty() {
-            self.place_all(&found.local_spawn, Program::LocalSpawn);
-            self.place_all(&found.local_schedule, Program::LocalSchedule);
+            self.place_all(&found.local_spawn, Hook::LocalSpawn);
+            self.place_all(&found.local_schedule, Hook::LocalSchedule);
         }
         coverage.note(
             "tokio: spawn",
@@ -304,16 +313,16 @@ impl Builder {
             "what a spawned task does becomes an orphan",
         );
         let before = self.probes.len();
-        self.place_all(&found.task_dealloc, Program::TaskFree);
-        self.place_all(&found.task_shutdown, Program::TaskShutdown);
+        self.place_all(&found.task_dealloc, Hook::TaskFree);
+        self.place_all(&found.task_shutdown, Hook::TaskShutdown);
         coverage.note(
             "tokio: end of tasks",
             self.probes.len() - before,
             "a cancelled future may look as if it were still running",
         );
         let before = self.probes.len();
-        self.place_all(&found.panic, Program::PanicBegin);
-        self.place_all(&found.panic_caught, Program::PanicCaught);
+        self.place_all(&found.panic, Hook::PanicBegin);
+        self.place_all(&found.panic_caught, Hook::PanicCaught);
         coverage.note(
             "panics",
             self.probes.len() - before,
@@ -323,20 +332,20 @@ impl Builder {
 
     fn sqlite(&mut self, found: &Landmarks, name: &str, coverage: &mut Coverage) {
         let before = self.probes.len();
-        self.place_all(&found.sql_step, Program::SqlStep);
-        self.place_exits(&found.sql_step_exits, Program::SqlStepExit, 0);
-        self.place_all(&found.sql_reset, Program::SqlReset);
-        self.place_all(&found.sql_finalize, Program::SqlReset);
+        self.place_all(&found.sql_step, Hook::SqlStep);
+        self.place_exits(&found.sql_step_exits, Hook::SqlStepExit, 0);
+        self.place_all(&found.sql_reset, Hook::SqlReset);
+        self.place_all(&found.sql_finalize, Hook::SqlReset);
         coverage.note(
             &format!("SQLite: {name}"),
             self.probes.len() - before,
             "SQLite's functions are not in the executable: no statements are shown",
         );
         let before = self.probes.len();
-        self.place_all(&found.channel_send, Program::ChannelSend);
-        self.place_all(&found.channel_recv, Program::ChannelRecv);
-        self.place_all(&found.channel_done, Program::ChannelDone);
-        self.place_all(&found.channel_close, Program::ChannelClose);
+        self.place_all(&found.channel_send, Hook::ChannelSend);
+        self.place_all(&found.channel_recv, Hook::ChannelRecv);
+        self.place_all(&found.channel_done, Hook::ChannelDone);
+        self.place_all(&found.channel_close, Hook::ChannelClose);
         coverage.note(
             "sqlx: link to the asking future",
             self.probes.len() - before,
@@ -345,8 +354,8 @@ impl Builder {
         let before = self.probes.len();
         // Either alone proves nothing.
         if !found.reply_made.is_empty() && !found.reply_sent.is_empty() {
-            self.place_exits(&found.reply_made, Program::ReplyMade, 0);
-            self.place_all(&found.reply_sent, Program::ReplySent);
+            self.place_exits(&found.reply_made, Hook::ReplyMade, 0);
+            self.place_all(&found.reply_sent, Hook::ReplySent);
         }
         coverage.note(
             "sqlx: link of BEGIN, COMMIT and ROLLBACK to the asking future",
@@ -371,18 +380,18 @@ impl Builder {
             });
             let cookie = |ex: bool| Cookie::new(0, 0).with_arg(u8::from(ex));
             for (site, ex) in &functions.write {
-                self.place(index, site, Program::TlsWrite, cookie(*ex));
+                self.place(index, site, Hook::TlsWrite, cookie(*ex));
             }
             for (site, ex) in &functions.read {
-                self.place(index, site, Program::TlsRead, cookie(*ex));
+                self.place(index, site, Hook::TlsRead, cookie(*ex));
             }
             for (exit, ex) in &functions.read_exits {
                 let flags = if exit.at_ret { Cookie::AT_RET } else { 0 };
                 let cookie = Cookie::new(0, flags).with_arg(u8::from(*ex));
-                self.place(index, &exit.site, Program::TlsReadExit, cookie);
+                self.place(index, &exit.site, Hook::TlsReadExit, cookie);
             }
             for site in &functions.free {
-                self.place(index, site, Program::TlsFree, cookie(false));
+                self.place(index, site, Hook::TlsFree, cookie(false));
             }
         }
         coverage.note(
@@ -391,8 +400,8 @@ impl Builder {
             "no OpenSSL is mapped: no requests over TLS are shown",
         );
         let before = self.probes.len();
-        self.place_all(&found.http_send, Program::HttpSend);
-        self.place_all(&found.wake, Program::TaskWake);
+        self.place_all(&found.http_send, Hook::HttpSend);
+        self.place_all(&found.wake, Hook::TaskWake);
         coverage.note(
             "hyper: link to the asking future",
             self.probes.len() - before,

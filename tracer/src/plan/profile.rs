@@ -56,6 +56,8 @@ pub struct LeafRules {
     pub sqlite: Option<LeafRule>,
     /// `[leaf.tls]`: requests through OpenSSL.
     pub tls: Option<LeafRule>,
+    /// `[leaf.process]`: child processes that the target starts.
+    pub process: Option<LeafRule>,
 }
 
 /// One kind of leaf.
@@ -179,6 +181,7 @@ mod tests {
         assert_eq!(names, ["agent_execution", "tool_call"]);
         assert_eq!(profile.leaf.sqlite.unwrap().name, "database_query");
         assert_eq!(profile.leaf.tls.unwrap().name, "api_call");
+        assert_eq!(profile.leaf.process.unwrap().name, "process");
     }
 
     #[test]

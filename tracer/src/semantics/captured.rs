@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::FixedState;
 
 use super::Stats;
-use crate::events::{LeafEnd, Payload, PayloadKind};
+use crate::events::{LeafEnd, LeafKind, Payload, PayloadKind};
 use crate::span::SpanId;
 
 /// Spans whose bytes are kept at once. Beyond, the oldest go first.
@@ -17,8 +17,10 @@ const MAX_BYTES: usize = 64 << 10;
 /// What was captured for one span.
 #[derive(Debug, Default)]
 pub(super) struct Captured {
-    /// It is a statement.
-    pub is_statement: bool,
+    /// What it is, where that is asked for.
+    pub leaf: Option<LeafKind>,
+    /// What a child process executes.
+    pub executable: Option<Box<[u8]>>,
     /// The beginning of a statement's text, and whether it goes on.
     pub sql: Option<(Box<[u8]>, bool)>,
     /// What was counted in it and how it ended.
@@ -57,9 +59,16 @@ impl CapturedBySpan {
         self.by_span.entry(span).or_default()
     }
 
-    /// A statement begins.
-    pub fn expect(&mut self, span: SpanId, stats: &mut Stats) {
-        self.entry(span, stats).is_statement = true;
+    /// A statement or a process begins.
+    pub fn expect(&mut self, span: SpanId, leaf: LeafKind, stats: &mut Stats) {
+        self.entry(span, stats).leaf = Some(leaf);
+    }
+
+    /// A child process executes a program.
+    pub fn executes(&mut self, span: SpanId, name: &[u8]) {
+        if let Some(captured) = self.by_span.get_mut(&span) {
+            captured.executable = Some(name.into());
+        }
     }
 
     /// A leaf ended of which something is kept.

@@ -6,6 +6,7 @@
 
 mod captured;
 mod options;
+mod process;
 pub mod redact;
 pub mod sql;
 mod statement;
@@ -68,8 +69,11 @@ impl Semantics {
             Event::Payload(payload) => {
                 self.captured.add(self.ids.span(payload.id), payload, &mut self.stats);
             }
-            Event::LeafStart(start) if start.kind == LeafKind::Statement => {
-                self.captured.expect(self.ids.span(start.id), &mut self.stats);
+            Event::LeafStart(start) if start.kind != LeafKind::TlsRequest => {
+                self.captured.expect(self.ids.span(start.id), start.kind, &mut self.stats);
+            }
+            Event::ProcessExec(exec) => {
+                self.captured.executes(self.ids.span(exec.id), exec.name);
             }
             Event::LeafEnd(end) => self.captured.ended(self.ids.span(end.id), end),
             _ => {}
@@ -80,6 +84,7 @@ impl Semantics {
     pub fn started(&mut self, span: &mut Span) {
         if let Some(captured) = self.captured.get(span.span_id) {
             self.statements.describe(span, captured);
+            process::describe(span, captured);
         }
         self.redact(span);
     }
@@ -88,6 +93,7 @@ impl Semantics {
     pub fn ended(&mut self, span: &mut Span) {
         if let Some(captured) = self.captured.take(span.span_id) {
             self.statements.describe(span, &captured);
+            process::describe(span, &captured);
         }
         self.redact(span);
     }

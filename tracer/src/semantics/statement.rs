@@ -9,7 +9,7 @@ use foldhash::fast::FixedState;
 use super::captured::Captured;
 use super::options::{Captures, Private};
 use super::sql::{Cache, Statement};
-use crate::events::LeafEnd;
+use crate::events::{LeafEnd, LeafKind};
 use crate::span::{Span, Value};
 
 /// Says what statements did.
@@ -31,7 +31,7 @@ impl Statements {
 
     /// Adds what was captured of a statement to its span.
     pub fn describe(&mut self, span: &mut Span, captured: &Captured) {
-        if !captured.is_statement {
+        if captured.leaf != Some(LeafKind::Statement) {
             return;
         }
         if let Some((text, truncated)) = &captured.sql

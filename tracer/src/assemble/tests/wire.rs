@@ -70,6 +70,12 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         }
         .as_bytes()
         .to_vec(),
+        Event::ProcessExec(e) => {
+            let mut name = [0; wire::ProcessExec::CAPACITY];
+            name[..e.name.len()].copy_from_slice(e.name);
+            let header = header(Kind::ProcessExec, e.at, e.id);
+            wire::ProcessExec { header, name }.as_bytes().to_vec()
+        }
         Event::Payload(e) => {
             let mut bytes = [0; wire::Payload::CAPACITY];
             bytes[..e.bytes.len()].copy_from_slice(e.bytes);
