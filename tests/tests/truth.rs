@@ -8,7 +8,7 @@ use e2e::truth::{Link, Verdict};
 fn right(options: &TruthOptions) -> Result<Verdict> {
     let scene = Scene::new()?;
     let (verdict, ..) = options.run(&scene.programs, scene.dir())?;
-    ensure!(verdict.is_nearly_right(), "{options:?}: {verdict:#?}");
+    ensure!(verdict.is_right(), "{options:?}: {verdict:#?}");
     ensure!(verdict.spans > 0 && verdict.hits > 0, "{verdict:#?}");
     Ok(verdict)
 }
@@ -68,7 +68,7 @@ fn records_do_not_grow_with_polls() -> Result<()> {
         let scene = Scene::new()?;
         let options = TruthOptions { polls: Some(polls), agents: 10, ..TruthOptions::default() };
         let (verdict, truth, _) = options.run(&scene.programs, scene.dir())?;
-        ensure!(verdict.is_nearly_right(), "{polls} polls: {verdict:#?}");
+        ensure!(verdict.is_right(), "{polls} polls: {verdict:#?}");
         let spawned = |link| matches!(link, Link::Spawn | Link::Blocking);
         let spawns = truth.spans.iter().filter(|span| spawned(span.link)).count() as u64;
         ensure!(
@@ -87,9 +87,6 @@ fn what_a_small_ring_loses_is_counted() -> Result<()> {
     options.attach.ring_size = Some("4K".into());
     let (verdict, ..) = options.run(&scene.programs, scene.dir())?;
     ensure!(verdict.lost > 0, "nothing was lost: {verdict:#?}");
-    // Nothing is lost in silence, and hardly anything is misplaced: see docs/benchmarks.md for
-    // what is still to be told apart between the tracer and the matching under such losses.
-    ensure!(verdict.missing == 0 && verdict.drops_total() > 0, "{verdict:#?}");
-    ensure!(verdict.wrong_parent * 1000 <= verdict.spans, "{verdict:#?}");
+    ensure!(verdict.is_sound() && verdict.lost == verdict.drops_total(), "{verdict:#?}");
     Ok(())
 }

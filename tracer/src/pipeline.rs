@@ -15,6 +15,8 @@ pub struct Pipeline {
     decoder: Decoder,
     assembler: Assembler,
     semantics: Semantics,
+    ends_lost: u64,
+    losing: bool,
 }
 
 /// Everything the pipeline may hold and show.
@@ -33,6 +35,8 @@ impl Pipeline {
             decoder: Decoder::default(),
             semantics: Semantics::new(Arc::clone(&meta), &options.semantics),
             assembler: Assembler::new(meta, options.limits),
+            ends_lost: 0,
+            losing: false,
         }
     }
 
@@ -54,9 +58,15 @@ impl Pipeline {
         self.describe(&mut out[from..]);
     }
 
-    /// Tells that end records were lost up to now: see [`Assembler::ends_were_lost`].
-    pub const fn ends_were_lost(&mut self) {
-        self.assembler.ends_were_lost();
+    /// Tells how many end records have been lost up to the last one of the records that follow,
+    /// which reach up to the next call. Whether that makes a difference: then a recording needs
+    /// the counters at this very place.
+    pub const fn ends_lost(&mut self, count: u64) -> bool {
+        let before = self.losing;
+        self.losing = count != self.ends_lost;
+        self.ends_lost = count;
+        self.assembler.losing_ends(self.losing);
+        before || self.losing
     }
 
     /// Ends everything that is still open: tracing stopped at `now`.

@@ -146,7 +146,7 @@ pub struct Session {
     probes: AttachedProbes,
     pipeline: Pipeline,
     recorder: Option<(PathBuf, Recorder<BufWriter<File>>)>,
-    ends_lost: u64,
+    batch: Batch,
     began: Instant,
     looked: Instant,
     replaced: bool,
@@ -161,7 +161,34 @@ struct Placed {
 }
 
 /// Records taken in between two looks at the clock.
-const BATCH: usize = 65_536;
+const AT_ONCE: usize = 65_536;
+
+/// Records judged together: what was lost before the last of them is known to all.
+const BATCH: usize = 4096;
+
+/// Records in a row, copied out of the ring buffer.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).map(|(from, &to)| &self.bytes[from..to])
+    }
+}
 
 /// Makes the plan for a process, touching nothing.
 pub fn plan_for(target: &Target, profile: &Profile) -> ProbePlan {
@@ -321,7 +348,7 @@ impl Session {
             pipeline: Pipeline::new(Arc::clone(&meta), &pipeline),
             meta,
             recorder,
-            ends_lost: 0,
+            batch: Batch::default(),
             began: now,
             looked: now,
             replaced: false,
@@ -358,7 +385,8 @@ impl Session {
         self.pipeline.advance(now(), out);
         if self.looked.elapsed().as_millis() >= 250 {
             self.looked = Instant::now();
-            self.look_at_losses()?;
+            let counters = self.record_counters()?;
+            self.pipeline.ends_lost(counters.ends_lost());
             let replaced = |t: &Target| matches!(t.still_same(), Err(TargetError::Replaced { .. }));
             self.replaced = self.target.as_ref().is_some_and(replaced);
         }
@@ -366,33 +394,41 @@ impl Session {
     }
 
     fn drain(&mut self, out: &mut Vec<Output>) -> Result<usize, SessionError> {
-        let Self { probes, pipeline, recorder, .. } = self;
-        let mut failed = None;
-        let seen = probes.drain(BATCH, |bytes| {
-            if let Some((path, recorder)) = recorder
-                && failed.is_none()
-                && let Err(source) = recorder.record(bytes)
-            {
-                failed = Some(SessionError::Record { path: path.clone(), source });
+        let mut seen = 0;
+        while seen < AT_ONCE {
+            let batch = &mut self.batch;
+            batch.clear();
+            let some = self.probes.drain(BATCH, |bytes| batch.push(bytes));
+            if some == 0 {
+                break;
             }
-            pipeline.record(bytes, out);
-        });
-        match failed {
-            None => Ok(seen),
-            Some(error) => {
+            seen += some;
+            // Only now: an end that was lost before a record of this batch is counted by now.
+            let ends_lost = self.probes.ends_lost()?;
+            if self.pipeline.ends_lost(ends_lost) {
+                self.record_counters()?;
+            }
+            let mut failed = None;
+            for bytes in self.batch.records() {
+                if failed.is_none()
+                    && let Some((path, recorder)) = &mut self.recorder
+                    && let Err(source) = recorder.record(bytes)
+                {
+                    failed = Some(SessionError::Record { path: path.clone(), source });
+                }
+                self.pipeline.record(bytes, out);
+            }
+            if let Some(error) = failed {
                 // Said once; tracing goes on without the recording if the caller wants.
                 self.recorder = None;
-                Err(error)
+                return Err(error);
             }
         }
+        Ok(seen)
     }
 
-    fn look_at_losses(&mut self) -> Result<Counters, SessionError> {
+    fn record_counters(&mut self) -> Result<Counters, SessionError> {
         let counters = self.probes.counters()?;
-        if counters.ends_lost() != self.ends_lost {
-            self.ends_lost = counters.ends_lost();
-            self.pipeline.ends_were_lost();
-        }
         if let Some((path, recorder)) = &mut self.recorder {
             recorder
                 .counters(now(), &counters)
@@ -423,7 +459,8 @@ impl Session {
     ) -> Result<Summary, SessionError> {
         self.probes.switch(false)?;
         while self.drain(out)? != 0 {}
-        let counters = self.look_at_losses()?;
+        let counters = self.record_counters()?;
+        self.pipeline.ends_lost(counters.ends_lost());
         let traced_ns = self.began.elapsed().as_nanos() as u64;
         let end = now();
         self.pipeline.finish(end, out);

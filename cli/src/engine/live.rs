@@ -341,13 +341,12 @@ impl Session for Replayed {
                     }
                 }
                 Some(Block::Counters(counted)) => {
-                    if counted.counters.ends_lost() != self.counters.ends_lost() {
-                        self.pipeline.ends_were_lost();
-                    }
+                    self.pipeline.ends_lost(counted.counters.ends_lost());
                     self.counters = counted.counters;
                 }
                 Some(Block::End(ending)) => {
                     self.last = self.last.max(ending.last.at);
+                    self.pipeline.ends_lost(ending.last.counters.ends_lost());
                     self.counters = ending.last.counters;
                     return Ok(PollStatus::EndOfRecording);
                 }

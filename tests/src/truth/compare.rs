@@ -192,11 +192,11 @@ impl Comparison<'_> {
         if self.truth.spans[at].outcome.is(outcome) {
             return;
         }
-        // Whether a loss explains it is settled at the end. A span whose end was lost is
-        // unknown, or found running when tracing stops.
+        // Whether a loss excuses it is settled at the end. A span whose end was lost is unknown,
+        // or found running when tracing stops.
         let running = outcome == "running" && self.truth.spans[at].outcome != Outcome::Running;
         if outcome == "unknown" || running {
-            self.verdict.lost_ends += 1;
+            self.verdict.outcome_unknown += 1;
         } else {
             self.verdict.outcome_wrong += 1;
         }
@@ -234,12 +234,19 @@ impl Comparison<'_> {
         let counted = |names: &[&str]| -> u64 {
             names.iter().filter_map(|name| verdict.drops.get(*name)).sum()
         };
-        let (starts, ends) = (counted(&STARTS), counted(&ENDS));
+        let (starts, ends, span_ends) = (counted(&STARTS), counted(&ENDS), counted(&ENDS[..1]));
         verdict.lost_starts = verdict.missing.min(starts);
         verdict.missing -= verdict.lost_starts;
-        let unexplained = verdict.lost_ends.saturating_sub(ends);
-        verdict.lost_ends -= unexplained;
-        verdict.outcome_wrong += unexplained;
+        if ends == 0 {
+            // Nothing excuses not knowing.
+            verdict.outcome_wrong += verdict.outcome_unknown;
+            verdict.outcome_unknown = 0;
+        } else {
+            // Who claims to know more outcomes than there were records has made some up. One
+            // lost record may leave several unknown: a task's, or that of what they lie in.
+            verdict.outcome_wrong += span_ends.saturating_sub(verdict.outcome_unknown);
+        }
+        verdict.lost_ends = ends;
         verdict.lost = verdict.lost_starts + verdict.lost_ends;
         verdict
     }

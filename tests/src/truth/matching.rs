@@ -44,20 +44,28 @@ pub fn pair(truth: &Truth, trace: &Trace) -> Pairs {
     pairs
 }
 
-/// How far inside the coroutine the guard lies: the distance from the nearest traced address
-/// below a guard to that guard, in most cases. (Where a span was lost, the nearest below is
-/// another future, and the distance any.)
+/// Guards looked at for each traced span: those that were made next.
+const NEXT: usize = 4;
+
+/// No coroutine is larger.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// How far inside the coroutine the guard lies. It is made in the first poll, so the guard made
+/// next after a traced span began is its own in most cases, and it is the same distance in all of
+/// these; with others of the same function the distance is any.
 fn guard_offset(truth: &Truth, trace: &Trace, function: &Function) -> Option<u64> {
-    let mut addresses: Vec<u64> =
-        function.traced.iter().map(|&at| trace.spans[at].address).collect();
-    addresses.sort_unstable();
-    addresses.dedup();
+    let mut guards: Vec<(u64, u64)> =
+        function.truth.iter().map(|&at| (truth.spans[at].start_ns, truth.spans[at].addr)).collect();
+    guards.sort_unstable();
     let mut seen: HashMap<u64, u64> = HashMap::new();
-    for &at in &function.truth {
-        let guard = truth.spans[at].addr;
-        let below = addresses.partition_point(|&address| address <= guard);
-        if let Some(&address) = below.checked_sub(1).and_then(|at| addresses.get(at)) {
-            *seen.entry(guard - address).or_default() += 1;
+    for &at in &function.traced {
+        let span = &trace.spans[at];
+        let next = guards.partition_point(|&(start, _)| start < span.start_mono_ns);
+        for &(_, guard) in guards[next..].iter().take(NEXT) {
+            let inside = guard.checked_sub(span.address).filter(|&inside| inside < MAX_SIZE);
+            if let Some(inside) = inside {
+                *seen.entry(inside).or_default() += 1;
+            }
         }
     }
     // Of equally frequent ones the least, so that the result does not depend on hashing.
@@ -79,7 +87,11 @@ fn pair_function(
     for place in places.values_mut() {
         place.sort_unstable_by_key(|&at| trace.spans[at].start_mono_ns);
     }
-    for &at in &function.truth {
+    // In order of their beginning: where the starts of later ones were lost, the earliest is the
+    // one that is in the trace.
+    let mut in_order = function.truth.clone();
+    in_order.sort_unstable_by_key(|&at| truth.spans[at].start_ns);
+    for at in in_order {
         let span = &truth.spans[at];
         let Some(place) = span.addr.checked_sub(inside).and_then(|a| places.get(&a)) else {
             continue;

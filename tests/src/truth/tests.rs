@@ -207,8 +207,11 @@ fn an_unknown_outcome_is_wrong_unless_an_end_was_lost() {
     assert_eq!(verdict(&truth, &trace).outcome_wrong, 2);
     drops(&mut trace, &[("lost_span_end", 2)]);
     let lost = verdict(&truth, &trace);
-    assert_eq!((lost.outcome_wrong, lost.lost_ends, lost.lost), (0, 2, 2), "{lost:?}");
+    assert_eq!((lost.outcome_wrong, lost.outcome_unknown, lost.lost), (0, 2, 2), "{lost:?}");
     assert_eq!(lost.lost, lost.drops_total());
+    // Three were lost and two are unknown: one was made up.
+    drops(&mut trace, &[("lost_span_end", 3)]);
+    assert_eq!(verdict(&truth, &trace).outcome_wrong, 1);
 }
 
 #[test]

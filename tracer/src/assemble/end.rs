@@ -72,7 +72,8 @@ impl Assembler {
     /// The outcome of a coroutine that was found dead.
     pub(super) fn cancelled(&self, idx: Idx) -> Outcome {
         let node = &self.arena[idx];
-        match node.is_async && node.seq > self.ends_lost_below {
+        let certain = !self.losing_ends && node.seq > self.ends_lost_below;
+        match node.is_async && certain {
             true => Outcome::Cancelled,
             false => Outcome::Unknown,
         }

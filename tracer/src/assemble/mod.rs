@@ -76,8 +76,10 @@ pub struct Assembler {
     now: MonoNs,
     /// Start order: a child always has a greater number than its parent.
     seq: u64,
-    /// Spans below this number may have ended without a record of it.
+    /// Spans up to this number may have ended without a record of it.
     ends_lost_below: u64,
+    /// End records are being lost right now.
+    losing_ends: bool,
     arena: Arena,
     open: Map<KernelId, Idx>,
     /// Open spans by address and function.
@@ -109,6 +111,7 @@ impl Assembler {
             now: MonoNs(0),
             seq: 0,
             ends_lost_below: 0,
+            losing_ends: false,
             arena: Arena::default(),
             open: Map::default(),
             places: Map::default(),
@@ -153,10 +156,14 @@ impl Assembler {
         self.give_up_leaves(out);
     }
 
-    /// Tells that end records were lost up to now. A span that is open now and later found dead
-    /// is then of unknown outcome, since it need not have been cancelled.
-    pub const fn ends_were_lost(&mut self) {
-        self.ends_lost_below = self.seq;
+    /// Tells whether end records are lost while what follows happens. A span that is open
+    /// meanwhile and found dead, then or later, is of unknown outcome, since it need not have been
+    /// cancelled.
+    pub const fn losing_ends(&mut self, losing: bool) {
+        if losing || self.losing_ends {
+            self.ends_lost_below = self.seq;
+        }
+        self.losing_ends = losing;
     }
 
     /// Ends everything that is still open: tracing stopped at `now`.

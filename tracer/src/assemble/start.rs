@@ -112,6 +112,10 @@ impl Assembler {
     /// where that is so and the stack named a parent.
     fn place_is_free(&mut self, start: &SpanStart, size: u32, origin: Origin) -> bool {
         if !matches!(start.source, ParentSource::Frame | ParentSource::Root | ParentSource::Spawn) {
+            // The tracer was there from the beginning, so the task is known.
+            if start.source == ParentSource::Lost && start.task.is_some() {
+                self.displace_other_tasks(start);
+            }
             return true;
         }
         let stack = match (start.source, origin.parent) {
@@ -147,11 +151,25 @@ impl Assembler {
         // The outer ones take along what lies in them.
         dead.sort_unstable_by_key(|&idx| self.arena[idx].seq);
         for &idx in &dead {
-            self.displace(idx, start.at.ts);
+            self.displace(idx, stack, start.at.ts);
         }
         dead.clear();
         self.dying = dead;
         !contradicted
+    }
+
+    /// The same where nobody knows what is on the stack: a coroutine is polled by the task that
+    /// polls the one it lies in, so what lies around in another task is dead.
+    fn displace_other_tasks(&mut self, start: &SpanStart) {
+        let mut dead = std::mem::take(&mut self.dying);
+        let around = self.extents.around(&self.arena, start.addr);
+        dead.extend(around.filter(|&idx| self.arena[idx].task != start.task));
+        dead.sort_unstable_by_key(|&idx| self.arena[idx].seq);
+        for &idx in &dead {
+            self.displace(idx, None, start.at.ts);
+        }
+        dead.clear();
+        self.dying = dead;
     }
 
     /// Whether `idx` is `stack` or one of the frames below which it was begun.
@@ -170,15 +188,17 @@ impl Assembler {
         true
     }
 
-    /// `idx` and what lies in it are dead, but a record that says how they ended may follow.
-    fn displace(&mut self, idx: Idx, ts: MonoNs) {
+    /// `idx` and what lies in it are dead, but a record that says how they ended may follow. What
+    /// is on the `stack` lives, wherever it lies.
+    fn displace(&mut self, idx: Idx, stack: Option<Idx>, ts: MonoNs) {
         let node = &self.arena[idx];
         if node.displaced {
             return;
         }
         let (addr, size, seq) = (node.addr, node.size, node.seq);
         let end = node.held.unwrap_or(ts);
-        let mut all: Vec<Idx> = self.extents.within(addr, size, seq).collect();
+        let inside = self.extents.within(addr, size, seq);
+        let mut all: Vec<Idx> = inside.filter(|&idx| !self.is_above(idx, stack)).collect();
         all.push(idx);
         // Given up in this order: children first.
         all.sort_unstable_by_key(|&idx| Reverse(self.arena[idx].seq));

@@ -257,6 +257,18 @@ impl AttachedProbes {
         seen
     }
 
+    /// End records lost so far: [`Counters::ends_lost`], without reading all the others.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read the map.
+    pub fn ends_lost(&self) -> Result<u64, AttachError> {
+        let mut some = Counters::default();
+        for counter in Counters::ENDS {
+            some.set_from_cpus(counter, [count(&self.wired.counters, counter)?]);
+        }
+        Ok(some.ends_lost())
+    }
+
     /// The counters, summed over CPUs.
     ///
     /// # Errors

@@ -52,10 +52,14 @@ impl Counters {
         self.iter().filter(|&(counter, value)| value != 0 && is_loss(counter))
     }
 
-    /// Ends were lost, so that a span found dead may have ended in any way: tell
-    /// [`Assembler::ends_were_lost`](crate::assemble::Assembler::ends_were_lost).
+    /// Those that count records of an end.
+    pub const ENDS: [Counter; 2] = [Counter::LostSpanEnd, Counter::LostTaskEnd];
+
+    /// Ends lost, so that a span found dead may have ended in any way: tell
+    /// [`Pipeline::ends_lost`](crate::pipeline::Pipeline::ends_lost).
     pub const fn ends_lost(&self) -> u64 {
-        self.get(Counter::LostSpanEnd).saturating_add(self.get(Counter::LostTaskEnd))
+        let [span, task] = Self::ENDS;
+        self.get(span).saturating_add(self.get(task))
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod args;
 mod bodies;
+mod owner;
 mod plan;
 mod record;
 mod run;

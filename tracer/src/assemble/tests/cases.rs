@@ -4,6 +4,7 @@ use insta::assert_snapshot;
 
 use super::scene::*;
 use crate::events::{EndHow, ParentSource};
+use crate::span::MonoNs;
 
 /// Where task 0x9000's future lies.
 const CELL: u64 = 0x9038;
@@ -260,7 +261,8 @@ fn outcomes_are_not_inferred_where_ends_were_lost() {
     let mut scene = Scene::new();
     scene.start(start(1, BIG, CELL).in_task(TASK));
     scene.start(start(2, SMALL, CELL + 50).below(1).in_task(TASK));
-    scene.assembler.ends_were_lost();
+    scene.assembler.losing_ends(true);
+    scene.assembler.losing_ends(false);
     scene.start(start(3, SMALL, CELL + 200).below(1).in_task(TASK));
     scene.returned(1);
     assert_snapshot!(scene.draw(), @r"
@@ -268,6 +270,34 @@ fn outcomes_are_not_inferred_where_ends_were_lost() {
       small 2..4 unknown
       small 3..4 cancelled
     ");
+}
+
+#[test]
+fn outcomes_are_not_inferred_while_ends_are_lost() {
+    let mut scene = Scene::new();
+    scene.assembler.losing_ends(true);
+    scene.start(start(1, BIG, CELL).in_task(TASK));
+    scene.start(start(2, SMALL, CELL + 50).below(1).in_task(TASK));
+    scene.returned(1);
+    assert_snapshot!(scene.draw(), @r"
+    big 1..3 returned polls=2
+      small 2..3 unknown
+    ");
+}
+
+#[test]
+fn memory_of_a_dead_task_does_not_take_its_next_owner_along() {
+    let mut scene = Scene::new();
+    scene.assembler.losing_ends(true);
+    // Its end is lost, and its memory becomes another task's, whose first starts are lost too.
+    scene.start(start(1, BIG, CELL).in_task(TASK));
+    scene.start(start(2, BIG, CELL).in_task(0x5000).from(ParentSource::Lost));
+    scene.start(start(3, SMALL, CELL + 50).below(2).in_task(0x5000));
+    scene.start(start(4, SMALL, CELL + 300).below(2).in_task(0x5000));
+    scene.returned(3);
+    scene.returned(2);
+    assert_eq!(scene.span(2).end, Some(MonoNs(6)));
+    assert_eq!(scene.span(3).end, Some(MonoNs(5)));
 }
 
 #[test]

@@ -152,7 +152,8 @@ proptest! {
                 scene.feed(&Event::SpanStart(noise));
             }
             if *luck == 13 {
-                scene.assembler.ends_were_lost();
+                scene.assembler.losing_ends(true);
+                scene.assembler.losing_ends(false);
             }
         }
         scene.finish();

@@ -3,6 +3,7 @@
 use futures::future::BoxFuture;
 
 use super::{any, bodies, calls, choice, kept::kept, leaves};
+use crate::owner;
 use crate::plan::{Cx, Plan, fold, scramble};
 use crate::record::{Guard, Out};
 
@@ -26,14 +27,8 @@ pub fn boxed(cx: Cx) -> BoxFuture<'static, Out> {
         3 => Box::pin(odd(cx)),
         4 => Box::pin(step_generic(cx, Light)),
         5 => Box::pin(step_generic(cx, Heavy)),
-        _ => Box::pin(drive_engine(cx)),
+        _ => Box::pin(owner::drive_engine(cx)),
     }
-}
-
-/// Not a body: owns what the method borrows.
-async fn drive_engine(cx: Cx) -> Out {
-    let mut engine = Engine { heat: cx.seed, turns: 0 };
-    kept(engine.turn(cx)).await
 }
 
 /// Futures made first and awaited later, from a list of `dyn`.
@@ -222,8 +217,10 @@ pub async fn step_generic<W: Weight>(cx: Cx, mut weight: W) -> Out {
 /// Has a method that borrows it across awaits.
 #[derive(Debug)]
 pub struct Engine {
-    heat: u64,
-    turns: u32,
+    /// Folded from what it did.
+    pub heat: u64,
+    /// How often it turned.
+    pub turns: u32,
 }
 
 impl Engine {
