@@ -6,9 +6,11 @@
 //! | --- | --- |
 //! | [`truth`] | the record of the truth workload, span by span |
 //! | [`mini`] | the record of the miniature orchestrate, agent by agent |
+//! | [`attributes`] | the same record, by what spans say about themselves |
 //! | [`live`] | the database of any orchestrate and the log of the API that it used |
 
 pub mod agents;
+pub mod attributes;
 pub mod harness;
 pub mod live;
 pub mod mini;

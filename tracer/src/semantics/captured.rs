@@ -64,10 +64,11 @@ impl CapturedBySpan {
         self.entry(span, stats).leaf = Some(leaf);
     }
 
-    /// A child process executes a program.
+    /// A child process executes a program. The first one is what it was started for: a shell may
+    /// go over into its last command.
     pub fn executes(&mut self, span: SpanId, name: &[u8]) {
         if let Some(captured) = self.by_span.get_mut(&span) {
-            captured.executable = Some(name.into());
+            captured.executable.get_or_insert_with(|| name.into());
         }
     }
 

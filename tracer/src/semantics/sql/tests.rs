@@ -235,3 +235,20 @@ fn deep_nesting_ends_soon() {
     let with = (0..200).map(|n| format!("c{n} AS (SELECT * FROM c{})", n - 1)).collect::<Vec<_>>();
     assert_eq!(target(&format!("WITH {} SELECT * FROM c199", with.join(", "))).1, "");
 }
+
+#[test]
+fn the_fuzzers_corpus_is_read() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/sql");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        for end in 0..=bytes.len() {
+            for literals in [false, true] {
+                let read = analyse(&bytes[..end], end < bytes.len(), literals);
+                assert!(!read.text.chars().any(char::is_control), "{read:?}");
+            }
+        }
+        seen += 1;
+    }
+    assert!(seen > 10, "{seen} files");
+}
