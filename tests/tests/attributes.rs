@@ -9,7 +9,8 @@ const KEYS: [&str; 3] = ["agent_id", "agent_type", "tool_name"];
 /// Traces a run of the miniature orchestrate among `programs` and tallies its attributes.
 fn tallies(scene: &Scene, programs: &Programs, attach: &Attach) -> Result<[Tally; 3]> {
     let standin = Standin::start(&scene.programs, scene.dir())?;
-    let options = MiniOptions { agents: 15, concurrency: 6, mix: "faults".into(), stay: false };
+    let options =
+        MiniOptions { agents: 15, concurrency: 6, mix: "faults".into(), ..MiniOptions::default() };
     let mut mini = Mini::start(programs, &standin, &options, scene.dir())?;
     let mut tracer = attach.start(&scene.programs, mini.pid(), "tracer", scene.dir())?;
     mini.open()?;
