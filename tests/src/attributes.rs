@@ -123,6 +123,7 @@ mod tests {
     fn span(id: &str, parent: Option<&str>, name: &str, at: u64, with: &[(&str, &str)]) -> Span {
         let with = with.iter().map(|(key, value)| ((*key).into(), Value::from(*value)));
         Span {
+            kind: "internal".into(),
             trace_id: "t".into(),
             span_id: id.into(),
             parent_id: parent.map(Into::into),
