@@ -6,9 +6,15 @@ use std::time::Duration;
 
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use tracer::config::{TracingConfig, TracingExporter};
 use tracer::export::Protocol;
+use tracer::sampling::KeepRule;
 
 use crate::engine::{Mechanism, Options};
+
+mod service;
+
+pub use service::{ConfigCommand, Daemon, Disable, Enable, InstallService, Status};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -28,7 +34,9 @@ Examples:
   orchestrate-trace attach 4242 --duration 30s --exporter otlp
   orchestrate-trace run -- orchestrate daemon          trace a program from its first instruction
   orchestrate-trace inspect 4242                       what would be probed, and what it costs
-  orchestrate-trace doctor                             can tracing work here?";
+  orchestrate-trace doctor                             can tracing work here?
+  orchestrate-trace enable --exporter otlp             have the service trace and send
+  orchestrate-trace status                             how the service is doing";
 
 const ATTACH_EXAMPLES: &str = "\
 Examples:
@@ -86,13 +94,32 @@ pub enum Command {
     Doctor(Doctor),
     /// Rebuild the spans of a recording, anywhere and without privileges
     Replay(Replay),
+    /// Turn the service's tracing on, and set where spans go
+    Enable(Enable),
+    /// Turn the service's tracing off, and detach from everything
+    Disable(Disable),
+    /// Show whether the service traces, what, and how well
+    Status(Status),
+    /// Run the service in the foreground
+    Daemon(Daemon),
+    /// The service's configuration file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Install the service on a host without the package
+    InstallService(InstallService),
     /// Print a completion script
     Completions {
         /// For which shell
         shell: Shell,
     },
     /// Print the manual page
-    Man,
+    Man {
+        /// Write one page for each command into this folder instead
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 /// `attach`.
@@ -180,6 +207,11 @@ pub struct WhatArgs {
     #[arg(long, value_name = "FILE", help_heading = "What to trace")]
     pub profile: Option<PathBuf>,
 
+    /// Debuginfo of the target: a file, or a folder with one named after it or its build-id. A
+    /// release build of the same source with debuginfo will do; repeatable
+    #[arg(long, value_name = "FILE|DIR", help_heading = "What to trace")]
+    pub debuginfo: Vec<PathBuf>,
+
     /// Also trace functions whose demangled path matches, such as `my_crate::db::*`; repeatable
     #[arg(long = "function", value_name = "PATTERN", help_heading = "What to trace")]
     pub functions: Vec<String>,
@@ -219,6 +251,7 @@ impl TraceArgs {
         Options {
             profile: self.what.profile.clone(),
             functions: self.what.functions.clone(),
+            debuginfo: self.what.debuginfo.clone(),
             mechanism: self.mechanism,
             ring_bytes: self.ring_size,
             max_futures: self.max_futures,
@@ -248,10 +281,10 @@ pub struct ViewArgs {
     pub quiet: bool,
 }
 
-/// Where spans are sent.
-#[derive(Debug, Default, Args)]
+/// Where spans are sent, and which: also what `enable` sets.
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Export")]
-pub struct ExportArgs {
+pub struct SettingArgs {
     /// Send spans away; repeatable [default: none]
     #[arg(long = "exporter", value_enum, value_name = "KIND")]
     pub exporters: Vec<ExporterKind>,
@@ -265,13 +298,77 @@ pub struct ExportArgs {
     #[arg(long, value_name = "PROTOCOL")]
     pub otlp_protocol: Option<Protocol>,
 
-    /// Jaeger's OTLP receiver (port 4317 or 4318)
+    /// Where Jaeger is: Thrift over HTTP, or its OTLP receiver with port 4318 or path /v1/traces
+    /// [env: OTEL_EXPORTER_JAEGER_ENDPOINT] [default: http://localhost:14268/api/traces]
     #[arg(long, value_name = "URL")]
     pub jaeger_endpoint: Option<String>,
 
     /// Name of the service that spans belong to [env: OTEL_SERVICE_NAME] [default: orchestrate]
     #[arg(long, value_name = "NAME")]
     pub service_name: Option<String>,
+
+    /// Export this share of all traces, 0 to 1, chosen by their ids [env: OTEL_TRACES_SAMPLER_ARG]
+    /// [default: 1]
+    #[arg(long, value_name = "R", value_parser = parse_rate, allow_negative_numbers = true)]
+    pub sample_rate: Option<f64>,
+
+    /// Begin to export no more than this many traces in a second
+    #[arg(long, value_name = "N")]
+    pub max_traces_per_second: Option<u32>,
+
+    /// Export all the same: traces with a span for which all of the rule holds; repeatable. `error`,
+    /// `slower=500ms`, `name=tool_*`, `outcome=cancelled`, `attr:key=value`; commas mean "and"
+    #[arg(long, value_name = "RULE")]
+    pub keep: Vec<KeepRule>,
+}
+
+impl SettingArgs {
+    /// As the library has it.
+    pub fn config(&self) -> TracingConfig {
+        let Self {
+            exporters,
+            otlp_endpoint,
+            otlp_protocol,
+            jaeger_endpoint,
+            service_name,
+            sample_rate,
+            max_traces_per_second,
+            keep,
+        } = self.clone();
+        TracingConfig {
+            exporters: exporters.into_iter().map(TracingExporter::from).collect(),
+            service_name,
+            sample_rate,
+            max_traces_per_second,
+            keep,
+            jaeger_endpoint,
+            otlp_endpoint,
+            otlp_protocol,
+        }
+    }
+}
+
+/// What a command that traces by itself does with its spans.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Export")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub setting: SettingArgs,
+
+    /// Keep spans in this folder while an endpoint cannot be reached, and send them later, or in
+    /// the next run with the same folder
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
+
+    /// The most that the spool of an endpoint may hold: 64M, 2G
+    #[arg(long, value_name = "BYTES", value_parser = parse_spool_size, default_value = "512M")]
+    pub spool_size: u64,
+}
+
+impl Default for ExportArgs {
+    fn default() -> Self {
+        Self { setting: SettingArgs::default(), spool: None, spool_size: 512 << 20 }
+    }
 }
 
 /// Kinds of exporters.
@@ -279,10 +376,44 @@ pub struct ExportArgs {
 pub enum ExporterKind {
     /// An OTLP endpoint: the OpenTelemetry Collector, Jaeger, Tempo…
     Otlp,
-    /// Jaeger, through its OTLP receiver
+    /// Jaeger, by its own protocol (Thrift over HTTP)
     Jaeger,
     /// Nothing
     None,
+}
+
+impl From<ExporterKind> for TracingExporter {
+    fn from(kind: ExporterKind) -> Self {
+        match kind {
+            ExporterKind::Otlp => Self::Otlp,
+            ExporterKind::Jaeger => Self::Jaeger,
+            ExporterKind::None => Self::None,
+        }
+    }
+}
+
+/// A number; whether it lies within bounds is looked at later.
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(rate) if !rate.is_nan() => Ok(rate),
+        _ => Err("expected a number from 0 to 1, such as 0.25".to_owned()),
+    }
+}
+
+/// Bytes with K, M or G.
+fn parse_spool_size(text: &str) -> Result<u64, String> {
+    const EXPECTED: &str = "expected a size such as 64M or 2G, 1M at least";
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let factor: u64 = match text[digits..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    let bytes = text[..digits].parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
+    bytes.filter(|bytes| *bytes >= 1 << 20).ok_or_else(|| EXPECTED.to_owned())
 }
 
 /// Bytes with K or M, a power of two, as the kernel wants ring buffers.
@@ -320,12 +451,31 @@ mod tests {
     }
 
     #[test]
+    fn rates() {
+        assert_eq!(parse_rate("0.5"), Ok(0.5));
+        assert_eq!(parse_rate("-3"), Ok(-3.0));
+        assert_eq!(parse_rate("inf"), Ok(f64::INFINITY));
+        for text in ["", "half", "NaN", "50%"] {
+            assert!(parse_rate(text).unwrap_err().contains("0 to 1"), "{text}");
+        }
+    }
+
+    #[test]
     fn ring_sizes() {
         assert_eq!(parse_ring_size("4M"), Ok(4 << 20));
         assert_eq!(parse_ring_size("8192"), Ok(8192));
         assert!(parse_ring_size("3M").unwrap_err().contains("power of two"));
         assert!(parse_ring_size("4G").unwrap_err().contains("unknown unit"));
         assert!(parse_ring_size("M").unwrap_err().contains("expected a size"));
+    }
+
+    #[test]
+    fn spool_sizes() {
+        assert_eq!(parse_spool_size("64M"), Ok(64 << 20));
+        assert_eq!(parse_spool_size("2g"), Ok(2 << 30));
+        for wrong in ["", "M", "1K", "5T", "-1", "99999999999999999999"] {
+            assert!(parse_spool_size(wrong).unwrap_err().contains("64M"), "{wrong}");
+        }
     }
 
     #[test]

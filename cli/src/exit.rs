@@ -1,5 +1,4 @@
-//! Exit codes, which scripts rely on, and the error type that carries them. 5 is kept for the
-//! service's commands: it is not running.
+//! Exit codes, which scripts rely on, and the error type that carries them.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -17,6 +16,8 @@ pub enum Exit {
     NotPermitted,
     /// The target cannot be traced: no such process, not an ELF file, nothing to probe.
     NotTraceable,
+    /// The service is not running.
+    NotRunning,
     /// The status of the program that `run` started, or 125, 126, 127 as `env(1)` has them.
     Program(u8),
 }
@@ -30,6 +31,7 @@ impl Exit {
             Self::Usage => 2,
             Self::NotPermitted => 3,
             Self::NotTraceable => 4,
+            Self::NotRunning => 5,
             Self::Program(code) => code,
         }
     }

@@ -8,6 +8,7 @@ mod exit;
 mod exporting;
 #[cfg(test)]
 mod fake;
+mod logging;
 mod processes;
 mod progress;
 mod render;
@@ -38,7 +39,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
         }
     };
-    log(cli.verbose);
+    logging::start(cli.verbose, matches!(cli.command, args::Command::Daemon(_)));
     match commands::run(&cli) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -66,21 +67,4 @@ fn color_before_parsing() -> ColorChoice {
         }
     }
     ColorChoice::Auto
-}
-
-/// Our own log, on standard error; `RUST_LOG` wins over `-v`.
-fn log(verbose: u8) {
-    let default = match verbose {
-        0 => "warn",
-        1 => "warn,tracer=debug,orchestrate_trace=debug",
-        _ => "info,tracer=trace,orchestrate_trace=trace",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .without_time()
-        .try_init();
 }

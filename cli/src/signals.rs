@@ -1,4 +1,4 @@
-//! Signals that end tracing, as a flag to look at.
+//! Signals: as a flag to look at for commands that trace, as something to wait for in the service.
 
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -42,5 +42,37 @@ pub fn take() -> Option<i32> {
     match RECEIVED.swap(0, Relaxed) {
         0 => None,
         signal => Some(signal),
+    }
+}
+
+/// Signals that a thread of their own waits for.
+pub struct Waited(libc::sigset_t);
+
+/// Keeps SIGINT, SIGTERM and SIGHUP from every thread that begins from now on, so that one can
+/// wait for them.
+pub fn hold() -> Waited {
+    // SAFETY: the set is initialised by sigemptyset before it is read; all pointers are valid for
+    // the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+            libc::sigaddset(&mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &set, std::ptr::null_mut());
+        Waited(set)
+    }
+}
+
+impl Waited {
+    /// Waits for the next one.
+    pub fn next(&self) -> i32 {
+        loop {
+            let mut signal = 0;
+            // SAFETY: the set is initialised, and the signal is written to a valid place.
+            if unsafe { libc::sigwait(&self.0, &mut signal) } == 0 {
+                return signal;
+            }
+        }
     }
 }

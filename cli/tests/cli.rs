@@ -48,7 +48,11 @@ fn wrong_usage() {
     fails(&["attach", "1", "--ring-size", "3M"], 2, &["power of two"]);
     fails(&["attach", "1", "--mechanism", "magic"], 2, &["uprobe-multi", "perf-event"]);
     fails(&["attach", "1", "--exporter", "zipkin"], 2, &["otlp"]);
-    fails(&["attach", "1", "--exporter", "jaeger"], 2, &["14268", "http://localhost:4317"]);
+    let jaeger = ["attach", "1", "--exporter", "jaeger", "--jaeger-endpoint", "localhost:14268"];
+    fails(&jaeger, 2, &["--jaeger-endpoint", "http://localhost:14268/api/traces"]);
+    fails(&["attach", "1", "--keep", "errors"], 2, &["'errors'", "slower=500ms"]);
+    fails(&["attach", "1", "--sample-rate", "half"], 2, &["--sample-rate"]);
+    fails(&["attach", "1", "--spool-size", "1K"], 2, &["64M"]);
     fails(&["attach", "1", "--otlp-protocol", "http/json"], 2, &["http/json", "http/protobuf"]);
     fails(&["attach", "1", "--otlp-endpoint", "localhost:4317"], 2, &["http://localhost:4317"]);
     fails(&["run"], 2, &["CMD"]);

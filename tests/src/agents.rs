@@ -345,6 +345,7 @@ mod tests {
             span_id: id.to_string(),
             parent_id: (parent != 0).then(|| parent.to_string()),
             name: name.into(),
+            kind: "internal".into(),
             start_mono_ns: from * S,
             end_mono_ns: Some(to * S),
             start_unix_ns: from * S,

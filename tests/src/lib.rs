@@ -6,11 +6,14 @@
 //! | --- | --- |
 //! | [`truth`] | the record of the truth workload, span by span |
 //! | [`mini`] | the record of the miniature orchestrate, agent by agent |
+//! | [`requests`] | what the ends of requests wrote down |
 //! | [`live`] | the database of any orchestrate and the log of the API that it used |
 
 pub mod agents;
+pub mod attributes;
 pub mod harness;
 pub mod live;
 pub mod mini;
+pub mod requests;
 pub mod trace;
 pub mod truth;

@@ -29,6 +29,8 @@ pub struct Span {
     pub parent_id: Option<String>,
     /// Such as `tool_call`.
     pub name: String,
+    /// `internal`, `client` or `server`.
+    pub kind: String,
     /// When it began: `CLOCK_MONOTONIC`, nanoseconds.
     pub start_mono_ns: u64,
     /// When it ended.

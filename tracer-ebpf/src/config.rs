@@ -51,8 +51,9 @@ pub struct FnConfig {
     pub state_width: u8,
     /// [`SelfReg`] as a number.
     pub self_reg: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// What to fetch when it begins and ends: the first of a chain of [`crate::access::Fetch`],
+    /// from 1. 0: nothing.
+    pub fetch: u16,
 }
 
 /// A coroutine's states, as rustc numbers them.

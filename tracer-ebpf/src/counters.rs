@@ -40,6 +40,13 @@ counters! {
     LostLeafEnd = "lost_leaf_end",
     /// Ring buffer full: captured bytes. An attribute is missing.
     LostPayload = "lost_payload",
+    /// Ring buffer more than half full: bytes not captured, to leave room for spans. An attribute
+    /// may be missing.
+    PayloadSkipped = "payload_skipped",
+    /// Bytes of requests and responses beyond what is captured of one.
+    PayloadCut = "payload_bytes_cut",
+    /// Writes to TLS connections that were not HTTP/1: not shown.
+    NotHttp = "tls_not_http",
     /// No room for another future: the span is lost.
     FuturesFull = "futures_full",
     /// No room for another thread: what it does is lost.

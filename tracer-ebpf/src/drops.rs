@@ -1,6 +1,6 @@
 //! Counters, and records that are written or counted.
 
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use tracer_ebpf::counters::Counter;
@@ -48,4 +48,29 @@ pub fn emit_with<T: Wire>(lost: Counter, fill: impl FnOnce(*mut T)) -> bool {
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     count(Counter::Records);
     true
+}
+
+/// Like [`emit`] for records of variable size: `bytes` as they are.
+#[inline(always)]
+pub fn emit_bytes(bytes: &[u8], lost: Counter) {
+    if EVENTS.output::<[u8]>(bytes, u64::from(BPF_RB_NO_WAKEUP)).is_err() {
+        count(lost);
+    } else {
+        count(Counter::Records);
+    }
+}
+
+/// The ring buffer is more than half full: what is only nice to have should wait.
+#[inline(always)]
+pub fn is_crowded() -> bool {
+    EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > EVENTS.query(u64::from(BPF_RB_RING_SIZE)) / 2
+}
+
+/// Adds `n`.
+#[inline(always)]
+pub fn count_many(counter: Counter, n: u64) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: as in `count`.
+        unsafe { atomic::add(slot, n) };
+    }
 }

@@ -23,6 +23,10 @@ pub enum Kind {
     LeafEnd = 6,
     /// [`Payload`]: bytes that belong to a leaf.
     Payload = 7,
+    /// [`Argument`]: a short value of a span.
+    Argument = 16,
+    /// [`LongArgument`]: a longer one.
+    LongArgument = 17,
 }
 
 impl Kind {
@@ -36,6 +40,8 @@ impl Kind {
             5 => Self::LeafLink,
             6 => Self::LeafEnd,
             7 => Self::Payload,
+            16 => Self::Argument,
+            17 => Self::LongArgument,
             _ => return None,
         })
     }
@@ -108,8 +114,12 @@ impl EndHow {
 pub enum LeafKind {
     /// One execution of one SQLite statement.
     Statement = 1,
-    /// One request written to a TLS connection.
+    /// One HTTP request written to a TLS connection.
     TlsRequest = 2,
+    /// One HTTP request written to a socket.
+    ClientRequest = 10,
+    /// One HTTP request read from a connection and answered there.
+    ServedRequest = 11,
 }
 
 impl LeafKind {
@@ -118,6 +128,8 @@ impl LeafKind {
         Some(match n {
             1 => Self::Statement,
             2 => Self::TlsRequest,
+            10 => Self::ClientRequest,
+            11 => Self::ServedRequest,
             _ => return None,
         })
     }
@@ -129,10 +141,10 @@ impl LeafKind {
 pub enum PayloadKind {
     /// The beginning of a statement's SQL text.
     SqlText = 1,
-    /// The beginning of what was written to a TLS connection.
-    TlsWrite = 2,
-    /// The beginning of what was read from a TLS connection.
-    TlsRead = 3,
+    /// Bytes of a request, on its way to or from the connection.
+    Request = 2,
+    /// Bytes of the response to it.
+    Response = 3,
 }
 
 impl PayloadKind {
@@ -140,8 +152,8 @@ impl PayloadKind {
     pub const fn from_u8(n: u8) -> Option<Self> {
         Some(match n {
             1 => Self::SqlText,
-            2 => Self::TlsWrite,
-            3 => Self::TlsRead,
+            2 => Self::Request,
+            3 => Self::Response,
             _ => return None,
         })
     }
@@ -242,15 +254,16 @@ pub struct LeafStart {
     pub header: Header,
     /// Id of the span that asked; 0 if not (yet) known.
     pub parent: u64,
-    /// `sqlite3_stmt *` or `SSL *`.
+    /// `sqlite3_stmt *`, `SSL *` or a socket's descriptor.
     pub key: u64,
     /// [`LeafKind`] as a number.
     pub leaf: u8,
     /// [`ParentSource`] as a number. A statement on a worker thread starts as `Unknown` and is
     /// completed by a [`LeafLink`].
     pub source: u8,
-    /// Zero.
-    pub reserved: [u8; 6],
+    /// [`LeafKind::ServedRequest`]: address of the `Header` of the task that reads it, little
+    /// endian; 0 outside a task.
+    pub task: [u8; 6],
 }
 
 /// The asking span of leaf `header.id`. 32 bytes.
@@ -277,17 +290,24 @@ pub struct LeafEnd {
     pub status: i32,
 }
 
-/// Bytes captured for leaf `header.id`. Fixed size, so that the kernel reserves a constant.
+/// Bytes captured for leaf `header.id`: this head, then `captured` bytes. What a record holds
+/// beyond these is zero. 56 bytes.
+///
+/// The records of a request, and those of a response, lie one behind the other: one that begins
+/// at `offset` stands for the `len` bytes from there on, of which the first `captured` are in it.
+/// The next one's `offset` is greater than the end of this one if bytes in between were lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Payload {
+pub struct PayloadHead {
     /// Kind [`Kind::Payload`].
     pub header: Header,
-    /// `sqlite3_stmt *` or `SSL *`.
+    /// `sqlite3_stmt *`, `SSL *` or a socket's descriptor.
     pub key: u64,
+    /// Bytes of the request or response before these.
+    pub offset: u64,
     /// How many bytes there were.
     pub len: u32,
-    /// How many of them are in `bytes`, from the beginning.
+    /// How many of them follow, from the beginning.
     pub captured: u16,
     /// [`PayloadKind`] as a number.
     pub what: u8,
@@ -295,13 +315,89 @@ pub struct Payload {
     pub reserved: u8,
     /// The last bytes, right-aligned, where `len` > `captured`; else zero.
     pub tail: [u8; 8],
+}
+
+impl PayloadHead {
+    /// Most bytes captured by one record.
+    pub const MOST: usize = 4096;
+}
+
+/// A [`PayloadHead`] with its bytes, of fixed size, for what is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Payload {
+    /// Kind [`Kind::Payload`].
+    pub header: Header,
+    /// As in [`PayloadHead`].
+    pub key: u64,
+    /// As in [`PayloadHead`].
+    pub offset: u64,
+    /// As in [`PayloadHead`].
+    pub len: u32,
+    /// As in [`PayloadHead`].
+    pub captured: u16,
+    /// As in [`PayloadHead`].
+    pub what: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// As in [`PayloadHead`].
+    pub tail: [u8; 8],
     /// The first `captured` bytes; the rest is zero.
     pub bytes: [u8; Payload::CAPACITY],
 }
 
 impl Payload {
-    /// Most bytes captured by one record.
+    /// Most bytes captured by one record of this size.
     pub const CAPACITY: usize = 512;
+}
+
+const _: () = assert!(core::mem::offset_of!(Payload, tail) == 48);
+const _: () = assert!(core::mem::offset_of!(Payload, bytes) == size_of::<PayloadHead>());
+/// A value fetched for span `header.id`, as its plan asks: what it captured, or how it ended. It
+/// may come before the span's start. 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Argument {
+    /// Kind [`Kind::Argument`].
+    pub header: Header,
+    /// How many bytes there were.
+    pub len: u32,
+    /// How many of them are in `bytes`, from the beginning.
+    pub captured: u16,
+    /// Which of the function's fetches ([`crate::access::Fetch::slot`]).
+    pub slot: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The first `captured` bytes; the rest is zero.
+    pub bytes: [u8; Argument::CAPACITY],
+}
+
+impl Argument {
+    /// Most bytes in one record.
+    pub const CAPACITY: usize = 32;
+}
+
+/// Like [`Argument`], for what does not fit there. 288 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct LongArgument {
+    /// Kind [`Kind::LongArgument`].
+    pub header: Header,
+    /// How many bytes there were.
+    pub len: u32,
+    /// How many of them are in `bytes`, from the beginning.
+    pub captured: u16,
+    /// Which of the function's fetches ([`crate::access::Fetch::slot`]).
+    pub slot: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The first `captured` bytes; the rest is zero.
+    pub bytes: [u8; LongArgument::CAPACITY],
+}
+
+impl LongArgument {
+    /// Most bytes in one record.
+    pub const CAPACITY: usize = 256;
 }
 
 /// Marks structs whose every bit pattern is valid and that have no padding.
@@ -342,5 +438,8 @@ wire! {
     LeafStart = 48,
     LeafLink = 32,
     LeafEnd = 40,
-    Payload = 48 + Payload::CAPACITY,
+    PayloadHead = 56,
+    Payload = 56 + Payload::CAPACITY,
+    Argument = 32 + Argument::CAPACITY,
+    LongArgument = 32 + LongArgument::CAPACITY,
 }

@@ -6,6 +6,7 @@
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use tracer_ebpf::access::Origin;
 use tracer_ebpf::config::{FnConfig, SelfReg, state};
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
@@ -14,7 +15,7 @@ use tracer_ebpf::event::{EndHow, Header, Kind, ParentSource, SpanEnd, SpanStart,
 use crate::drops::{count, emit};
 use crate::hit::{Hit, Moment, read};
 use crate::thread::{self, Frame, ThreadRef, frame_flags, kind};
-use crate::{heal, maps, task};
+use crate::{fetch, heal, maps, task};
 
 /// What an insertion with `BPF_NOEXIST` says of a key that is taken.
 const EEXIST: i32 = -17;
@@ -150,6 +151,10 @@ pub fn enter(hit: &Hit, cookie: Cookie) -> Option<()> {
             if !fresh {
                 count(Counter::LateFutures);
                 flags |= frame_flags::LATE;
+            }
+            if fresh && function.fetch != 0 {
+                // Before the start is told, so that whoever learns of it knows these, too.
+                fetch::all(&hit.at, fn_id, function, Origin::Captured, thread.next_id(), this);
             }
             let (id, sent) = emit_start(hit, thread, fn_id, this, !fresh);
             if !sent {

@@ -55,12 +55,20 @@ hooks! {
     HttpSend = "http_send",
     /// Entry of `SSL_write`, `SSL_write_ex`.
     TlsWrite = "tls_write",
+    /// Where `SSL_write`, `SSL_write_ex` have just returned.
+    TlsWriteExit = "tls_write_exit",
     /// Entry of `SSL_read`, `SSL_read_ex`.
     TlsRead = "tls_read",
     /// Where `SSL_read`, `SSL_read_ex` have just returned.
     TlsReadExit = "tls_read_exit",
     /// Entry of `SSL_free`.
     TlsFree = "tls_free",
+    /// Behind the system call of `send`, `sendto`, `writev`.
+    SocketSent = "socket_sent",
+    /// Behind the system call of `recv`, `recvfrom`, `readv`.
+    SocketReceived = "socket_received",
+    /// Entry of `close`.
+    SocketClose = "socket_close",
     /// Entry of `sqlite3_step`.
     SqlStep = "sql_step",
     /// Where `sqlite3_step` has just returned.
@@ -80,6 +88,6 @@ hooks! {
 impl Hook {
     /// It makes spans by itself, without a function of the profile.
     pub const fn is_leaf(self) -> bool {
-        matches!(self, Self::SqlStep | Self::TlsWrite)
+        matches!(self, Self::SqlStep | Self::TlsWrite | Self::SocketSent | Self::SocketReceived)
     }
 }

@@ -1,12 +1,15 @@
 //! Records that statements and requests have in common.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{Array, HashMap};
 use tracer_ebpf::counters::Counter;
 use tracer_ebpf::event::{
-    Header, Kind, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, Payload, PayloadKind, flags,
+    Header, Kind, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, PayloadHead, flags,
 };
 
-use crate::drops::{count, emit, emit_with};
+use crate::drops::{count, count_many, emit, emit_bytes, is_crowded};
 use crate::hit::Hit;
 
 #[inline(always)]
@@ -30,7 +33,7 @@ pub fn start(
         key,
         leaf: leaf as u8,
         source: source as u8,
-        reserved: [0; 6],
+        task: [0; 6],
     };
     emit(record, Counter::LostLeafStart)
 }
@@ -49,42 +52,90 @@ pub fn end(hit: &Hit, id: u64, end: u64, number: u32, status: i32) {
     emit(record, Counter::LostLeafEnd);
 }
 
-/// Captures `len` bytes at `at`, or as many as fit.
+/// A request to be served begins. It is a root unless its head says otherwise.
 #[inline(always)]
-pub fn payload(hit: &Hit, id: u64, what: PayloadKind, key: u64, at: u64, len: u32) {
-    emit_with::<Payload>(Counter::LostPayload, |record| {
-        let wanted = if len as usize > Payload::CAPACITY { Payload::CAPACITY as u32 } else { len };
-        let truncated = len > wanted;
-        // SAFETY: `record` is reserved space of this type; every field is written below, and the
-        // helper zeroes what it cannot read.
-        unsafe {
-            (*record).header =
-                header(hit, Kind::Payload, if truncated { flags::TRUNCATED } else { 0 }, id);
-            (*record).key = key;
-            (*record).len = len;
-            (*record).what = what as u8;
-            (*record).reserved = 0;
-            (*record).tail = [0; 8];
-            // The ring buffer's space holds earlier records: nothing stale may leave with it.
-            core::ptr::write_bytes(
-                (*record).bytes.as_mut_ptr().cast::<u64>(),
-                0,
-                Payload::CAPACITY / 8,
-            );
-            let read =
-                bpf_probe_read_user((*record).bytes.as_mut_ptr().cast(), wanted, at as *const _);
-            if read == 0 {
-                (*record).captured = wanted as u16;
-            } else {
+pub fn serve(hit: &Hit, id: u64, key: u64, task: u64) -> bool {
+    let [a, b, c, d, e, f, ..] = task.to_le_bytes();
+    let record = LeafStart {
+        header: header(hit, Kind::LeafStart, 0, id),
+        parent: 0,
+        key,
+        leaf: LeafKind::ServedRequest as u8,
+        source: ParentSource::Root as u8,
+        task: [a, b, c, d, e, f],
+    };
+    emit(record, Counter::LostLeafStart)
+}
+
+/// A record of variable size, too large for the stack.
+#[repr(C)]
+struct Scratch {
+    head: PayloadHead,
+    bytes: [u8; PayloadHead::MOST],
+}
+
+/// By thread, since a program may be preempted for another one on the same CPU. Without
+/// preallocation: only threads that send or receive have one.
+#[map]
+static SCRATCH: HashMap<u32, Scratch> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// A zeroed value to insert.
+#[map]
+static EMPTY_SCRATCH: Array<Scratch> = Array::with_max_entries(1, 0);
+
+/// This thread's scratch record, begun where there is none.
+#[inline(always)]
+pub fn scratch(tid: u32) -> Option<*mut PayloadHead> {
+    if let Some(scratch) = SCRATCH.get_ptr_mut(tid) {
+        return Some(scratch.cast());
+    }
+    let _ = SCRATCH.insert(tid, EMPTY_SCRATCH.get(0)?, 0);
+    let scratch = SCRATCH.get_ptr_mut(tid);
+    if scratch.is_none() {
+        count(Counter::LostPayload);
+    }
+    scratch.map(|scratch| scratch.cast())
+}
+
+/// Captures `len` bytes at `at`, or as many as `most` and one record allow, under the head in the
+/// scratch record of thread `tid`. A global function: the verifier checks it once.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn capture_part(tid: u64, at: u64, len: u64, most: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(tid as u32) else { return 0 };
+    let mut wanted = if len > most { most } else { len };
+    if wanted > PayloadHead::MOST as u64 {
+        wanted = PayloadHead::MOST as u64;
+    }
+    if wanted < len {
+        count_many(Counter::PayloadCut, len - wanted);
+    }
+    if wanted != 0 && is_crowded() {
+        count(Counter::PayloadSkipped);
+        wanted = 0;
+    }
+    // SAFETY: the entry is this thread's own and stays valid; the helper zeroes what it cannot
+    // read; of `bytes` no more leaves than was read.
+    unsafe {
+        let into = (&raw mut (*scratch).bytes).cast();
+        if wanted != 0 && bpf_probe_read_user(into, wanted as u32, at as *const _) != 0 {
+            count(Counter::ReadFaults);
+            wanted = 0;
+        }
+        let head = &raw mut (*scratch).head;
+        (*head).len = len as u32;
+        (*head).captured = wanted as u16;
+        (*head).header.flags = if wanted < len { flags::TRUNCATED } else { 0 };
+        (*head).tail = [0; 8];
+        if wanted < len && len >= 8 {
+            let tail = (&raw mut (*head).tail).cast();
+            if bpf_probe_read_user(tail, 8, (at + len - 8) as *const _) != 0 {
                 count(Counter::ReadFaults);
-                (*record).captured = 0;
-            }
-            if truncated {
-                let tail = (*record).tail.as_mut_ptr().cast();
-                if bpf_probe_read_user(tail, 8, (at + u64::from(len) - 8) as *const _) != 0 {
-                    count(Counter::ReadFaults);
-                }
             }
         }
-    });
+        let size = size_of::<PayloadHead>() + (wanted & 0x1fff) as usize;
+        emit_bytes(core::slice::from_raw_parts(scratch.cast(), size), Counter::LostPayload);
+        (*head).offset += len;
+    }
+    wanted
 }

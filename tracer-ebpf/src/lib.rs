@@ -4,6 +4,7 @@
 //! definition serves both sides and its layout can be tested on the host.
 #![no_std]
 
+pub mod access;
 pub mod config;
 pub mod cookie;
 pub mod counters;

@@ -8,11 +8,14 @@
 
 mod atomic;
 mod drops;
+mod exchange;
+mod fetch;
 mod future;
 mod heal;
 mod hit;
 mod leaf;
 mod maps;
+mod socket;
 mod sqlite;
 mod task;
 mod thread;
@@ -66,9 +69,13 @@ handlers! {
     TaskWake => tls::wake;
     HttpSend => tls::http_send;
     TlsWrite => tls::write;
+    TlsWriteExit => tls::write_exit;
     TlsRead => tls::read;
     TlsReadExit => tls::read_exit;
     TlsFree => tls::free;
+    SocketSent => socket::sent;
+    SocketReceived => socket::received;
+    SocketClose => socket::closed;
     SqlStep => sqlite::step;
     SqlStepExit => sqlite::step_exit;
     SqlReset => sqlite::reset;

@@ -105,6 +105,7 @@ fn capture_text(hit: &Hit, id: u64, statement: u64) -> Option<()> {
         // SAFETY: `record` is reserved space of this type and every field is written.
         unsafe {
             (*record).key = statement;
+            (*record).offset = 0;
             (*record).what = PayloadKind::SqlText as u8;
             (*record).reserved = 0;
             (*record).tail = [0; 8];

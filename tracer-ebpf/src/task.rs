@@ -35,7 +35,14 @@ pub struct Task {
     pub source: u64,
     /// tokio's own id, which is never used again: an address may be.
     pub task_id: u64,
+    /// The request that its connection serves; 0: none, [`SEVERAL`]: not known which.
+    pub serving: u64,
+    /// Requests begun on its connections and not ended.
+    pub requests: u64,
 }
+
+/// [`Task::serving`]: requests of several connections are served at once.
+const SEVERAL: u64 = u64::MAX;
 
 /// Offset of the vtable pointer in a task's `Header`.
 const HEADER_VTABLE: u64 = 0x10;
@@ -64,6 +71,8 @@ pub fn spawner(header: u64) -> (u64, ParentSource) {
     match unsafe { TASKS.get(header) } {
         // An address used again by a task whose spawning was not seen.
         Some(task) if task.task_id != task_id(header) => (0, ParentSource::Unknown),
+        Some(task) if task.serving == SEVERAL => (0, ParentSource::Unknown),
+        Some(task) if task.serving != 0 => (task.serving, ParentSource::Spawn),
         Some(task) if task.source == ParentSource::Spawn as u64 => {
             (task.parent, ParentSource::Spawn)
         }
@@ -90,11 +99,66 @@ pub fn span_began(header: u64) -> u64 {
         }
     }
     // Spawned before tracing began, or by a copy of `spawn` that was inlined away.
-    let task = Task { parent: 0, live: 1, source: ParentSource::Unknown as u64, task_id: id };
+    insert(header, Task { live: 1, ..Task::unknown(id) });
+    id
+}
+
+impl Task {
+    /// One whose spawning was not seen.
+    const fn unknown(task_id: u64) -> Self {
+        let source = ParentSource::Unknown as u64;
+        Self { parent: 0, live: 0, source, task_id, serving: 0, requests: 0 }
+    }
+}
+
+#[inline(always)]
+fn insert(header: u64, task: Task) {
     if TASKS.insert(header, task, 0).is_err() {
         count(Counter::TasksFull);
     }
+}
+
+/// A connection of the task has read a request: what the task does from now on is done for it.
+/// Returns what identifies the task for [`serve_end`].
+#[inline(always)]
+pub fn serve_begin(header: u64, request: u64) -> u64 {
+    if header == 0 {
+        return 0;
+    }
+    let id = task_id(header);
+    if let Some(task) = TASKS.get_ptr_mut(header) {
+        // SAFETY: fields are aligned; only the thread that polls the task begins a request.
+        unsafe {
+            if (*task).task_id == id {
+                let others = (&raw const (*task).requests).read_volatile();
+                atomic::add(&raw mut (*task).requests, 1);
+                (*task).serving = if others == 0 { request } else { SEVERAL };
+                return id;
+            }
+        }
+    }
+    insert(header, Task { serving: request, requests: 1, ..Task::unknown(id) });
     id
+}
+
+/// A request that the task served has ended. By then another task may have its address.
+#[inline(always)]
+pub fn serve_end(header: u64, id: u64) {
+    if header == 0 {
+        return;
+    }
+    if let Some(task) = TASKS.get_ptr_mut(header) {
+        // SAFETY: as in `serve_begin`.
+        unsafe {
+            let open = (&raw const (*task).requests).read_volatile();
+            if (*task).task_id == id && open != 0 {
+                atomic::add(&raw mut (*task).requests, u64::MAX);
+                if open == 1 {
+                    (*task).serving = 0;
+                }
+            }
+        }
+    }
 }
 
 /// A span has ended that began in the task. By then another task may have its address.
@@ -130,10 +194,7 @@ fn spawned(hit: &Hit, thread: ThreadRef, header: u64) {
     };
     // Where an earlier task's end was not seen, the address in use again proves it.
     tell_end(&hit.at, header);
-    let task = Task { parent, live: 0, source: source as u64, task_id: task_id(header) };
-    if TASKS.insert(header, task, 0).is_err() {
-        count(Counter::TasksFull);
-    }
+    insert(header, Task { parent, source: source as u64, ..Task::unknown(task_id(header)) });
 }
 
 /// `tokio::task::local::spawn_local`: what it schedules before it returns is the new task.

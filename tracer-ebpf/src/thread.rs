@@ -178,6 +178,13 @@ impl ThreadRef {
         }
     }
 
+    /// The id that [`Self::fresh_id`] hands out next.
+    #[inline(always)]
+    pub fn next_id(self) -> u64 {
+        // SAFETY: see `ThreadRef`.
+        unsafe { (*self.0).next }
+    }
+
     /// The frame `back` steps above the innermost one (0), if there is one.
     #[inline(always)]
     pub fn frame(self, back: u32) -> Option<*mut Frame> {

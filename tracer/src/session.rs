@@ -1,5 +1,7 @@
 //! One traced process, from its PID to finished spans: the stages joined up.
 
+mod arguments;
+
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::os::fd::OwnedFd;
@@ -16,20 +18,38 @@ use crate::attach::{AttachError, AttachOptions, AttachedProbes, Mechanism};
 use crate::events::{Counters, Recorder, StopReason};
 use crate::pipeline::{self, Pipeline};
 use crate::plan::{self, Coverage, Finding, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
+use crate::semantics;
 use crate::span::{ClockAnchor, MonoNs};
-use crate::target::{Analysis, Cost, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot};
+use crate::target::{
+    Analysis, Cost, DebugInfoOptions, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot,
+};
 
 /// What to trace, and how.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// Which functions become which spans.
     pub profile: Profile,
+    /// Where else to look for debuginfo.
+    pub debuginfo: DebugInfoOptions,
     /// How probes are placed and how large the maps are.
     pub attach: AttachOptions,
     /// What the stages behind the probes may hold and show.
     pub pipeline: pipeline::Options,
     /// Where to record the events, if anywhere.
     pub record: Option<PathBuf>,
+}
+
+impl Default for SessionOptions {
+    /// The built-in profile, nothing recorded.
+    fn default() -> Self {
+        Self {
+            profile: Profile::orchestrate(),
+            attach: AttachOptions::default(),
+            pipeline: pipeline::Options::default(),
+            debuginfo: DebugInfoOptions::default(),
+            record: None,
+        }
+    }
 }
 
 /// Why a process cannot be traced.
@@ -105,6 +125,8 @@ pub struct Summary {
     pub counters: Counters,
     /// The assembler's.
     pub spans: Stats,
+    /// What could not be said about spans, and why.
+    pub semantics: semantics::Stats,
     /// Records that were malformed.
     pub malformed: u64,
     /// Why it ended.
@@ -124,10 +146,22 @@ impl Summary {
     }
 }
 
+/// What a session has seen and lost so far.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// The kernel side's counters.
+    pub counters: Counters,
+    /// The assembler's.
+    pub spans: Stats,
+    /// Records that were malformed.
+    pub malformed: u64,
+}
+
 /// Everything lost, by name; empty when nothing was.
 pub fn losses(counters: &Counters, spans: &Stats, malformed: u64) -> Vec<(String, u64)> {
     let kernel = counters.losses().map(|(counter, n)| (counter.name().to_owned(), n));
-    let ours = spans.drops.iter().filter(|&(_, n)| n != 0);
+    // What is no request is no span that was lost.
+    let ours = spans.drops.iter().filter(|&(name, n)| n != 0 && name != "not_http");
     let mut all: Vec<_> = kernel.chain(ours.map(|(name, n)| (name.to_owned(), n))).collect();
     if malformed != 0 {
         all.push(("malformed_records".to_owned(), malformed));
@@ -191,27 +225,46 @@ impl Batch {
 }
 
 /// Makes the plan for a process, touching nothing.
-pub fn plan_for(target: &Target, profile: &Profile) -> ProbePlan {
-    plan_images(&target.exe, target.libssl.as_deref(), profile)
+pub fn plan_for(target: &Target, profile: &Profile, debuginfo: &DebugInfoOptions) -> ProbePlan {
+    let root = PathBuf::from(format!("/proc/{}/root", target.pid));
+    let (libssl, libc) = (target.libssl.as_deref(), target.libc.as_deref());
+    plan_images(&target.exe, libssl, libc, profile, &root, debuginfo)
 }
 
-/// Makes the plan for an executable and the OpenSSL that it uses, where that is a library.
-pub fn plan_images(exe: &Image, libssl: Option<&Image>, profile: &Profile) -> ProbePlan {
+/// Makes the plan for an executable, and the OpenSSL and C library that it uses, where these are
+/// libraries.
+///
+/// `root`: the root directory as the target sees it.
+pub fn plan_images(
+    exe: &Image,
+    libssl: Option<&Image>,
+    libc: Option<&Image>,
+    profile: &Profile,
+    root: &Path,
+    debuginfo: &DebugInfoOptions,
+) -> ProbePlan {
     let analysis = Analysis::new(exe);
     let findings = find(&analysis, profile);
+    let (arguments, debuginfo) = arguments::find(&analysis, profile, &findings, root, debuginfo);
     let tls = match libssl {
         Some(image) => (image.info().clone(), Analysis::new(image).tls_landmarks()),
         // Linked in statically, if at all.
         None => (exe.info().clone(), analysis.tls_landmarks()),
     };
-    plan::build(Inputs {
+    let libc = libc.unwrap_or(exe);
+    let sockets = (libc.info().clone(), libc.socket_landmarks());
+    let mut plan = plan::build(Inputs {
         profile,
         executable: exe.info().clone(),
         findings,
+        arguments,
         inlined: &analysis.inlined(),
         landmarks: &analysis.landmarks(),
         tls: Some((tls.0, &tls.1)),
-    })
+        sockets: Some((sockets.0, &sockets.1)),
+    });
+    plan.coverage.debuginfo = debuginfo;
+    plan
 }
 
 /// Looks at every function that the profile asks for.
@@ -240,11 +293,29 @@ fn find(analysis: &Analysis<'_>, profile: &Profile) -> Vec<(usize, Finding)> {
     found
 }
 
-/// The OpenSSL library that a program started now would load, if it needs one: what `run` goes
-/// by, before there are mappings to look at.
-fn needed_libssl(exe: &Image) -> Option<Image> {
+/// Opens a process, once the dynamic linker is through with it: a program that has just been
+/// started does not have its OpenSSL yet.
+fn open_loaded(pid: u32) -> Result<Target, TargetError> {
+    let until = Instant::now() + LOADING;
+    loop {
+        let target = Target::open(pid)?;
+        target.exe.require_rust()?;
+        let wants = || target.exe.needed_libraries().iter().any(|n| n.starts_with("libssl.so"));
+        if target.libssl.is_some() || !wants() || Instant::now() >= until {
+            return Ok(target);
+        }
+        std::thread::sleep(LOADING / 20);
+    }
+}
+
+/// More than a dynamic linker takes.
+const LOADING: std::time::Duration = std::time::Duration::from_millis(400);
+
+/// The library of this name that a program started now would load, if it needs one: what `run`
+/// goes by, before there are mappings to look at.
+fn needed_library(exe: &Image, prefix: &str) -> Option<Image> {
     let needed = exe.needed_libraries();
-    let name = needed.iter().find(|name| name.starts_with("libssl.so"))?;
+    let name = needed.iter().find(|name| name.starts_with(prefix))?;
     let places =
         ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
     places.iter().find_map(|place| {
@@ -260,9 +331,8 @@ impl Session {
     /// The process is untouched when this fails.
     pub fn attach(pid: u32, options: SessionOptions) -> Result<Self, SessionError> {
         let began = Instant::now();
-        let target = Target::open(pid)?;
-        target.exe.require_rust()?;
-        let plan = plan_for(&target, &options.profile);
+        let target = open_loaded(pid)?;
+        let plan = plan_for(&target, &options.profile, &options.debuginfo);
         let info = target.exe.info().clone();
         let namespace = target.pid_namespace;
         Self::begin(pid, options, began, info, namespace, plan, Some(target))
@@ -281,8 +351,17 @@ impl Session {
         let began = Instant::now();
         let exe = Image::open(program, program)?;
         exe.require_rust()?;
-        let libssl = needed_libssl(&exe);
-        let plan = plan_images(&exe, libssl.as_ref(), &options.profile);
+        let libssl = needed_library(&exe, "libssl.so");
+        let libc = needed_library(&exe, "libc.so");
+        let root = PathBuf::from(format!("/proc/{pid}/root"));
+        let plan = plan_images(
+            &exe,
+            libssl.as_ref(),
+            libc.as_ref(),
+            &options.profile,
+            &root,
+            &options.debuginfo,
+        );
         let namespace = PidNamespace::of(pid)?;
         Self::begin(pid, options, began, exe.info().clone(), namespace, plan, None)
     }
@@ -296,7 +375,7 @@ impl Session {
         plan: ProbePlan,
         target: Option<Target>,
     ) -> Result<Self, SessionError> {
-        let SessionOptions { profile, attach, pipeline, record } = options;
+        let SessionOptions { profile, debuginfo: _, attach, pipeline, record } = options;
         let watch = |source: io::Error| SessionError::Watch { pid, source };
         let raw = i32::try_from(pid)
             .ok()
@@ -375,6 +454,18 @@ impl Session {
         self.placed.probes
     }
 
+    /// What was seen and lost so far.
+    ///
+    /// # Errors
+    /// The kernel refuses to be asked.
+    pub fn progress(&self) -> Result<Progress, SessionError> {
+        Ok(Progress {
+            counters: self.probes.counters()?,
+            spans: self.pipeline.stats(),
+            malformed: self.pipeline.malformed(),
+        })
+    }
+
     /// Takes in what the target did since the last call and appends what follows from it to
     /// `out`. Call it every [`AttachedProbes::DRAIN_INTERVAL`].
     ///
@@ -382,7 +473,7 @@ impl Session {
     /// When the recording cannot be written or the kernel refuses to be asked.
     pub fn poll(&mut self, out: &mut Vec<Output>) -> Result<Status, SessionError> {
         self.drain(out)?;
-        self.pipeline.advance(now(), out);
+        self.pipeline.advance(MonoNs::now(), out);
         if self.looked.elapsed().as_millis() >= 250 {
             self.looked = Instant::now();
             let counters = self.record_counters()?;
@@ -431,7 +522,7 @@ impl Session {
         let counters = self.probes.counters()?;
         if let Some((path, recorder)) = &mut self.recorder {
             recorder
-                .counters(now(), &counters)
+                .counters(MonoNs::now(), &counters)
                 .map_err(|source| SessionError::Record { path: path.clone(), source })?;
         }
         Ok(counters)
@@ -462,7 +553,7 @@ impl Session {
         let counters = self.record_counters()?;
         self.pipeline.ends_lost(counters.ends_lost());
         let traced_ns = self.began.elapsed().as_nanos() as u64;
-        let end = now();
+        let end = MonoNs::now();
         self.pipeline.finish(end, out);
         if let Some((path, recorder)) = self.recorder.take() {
             recorder
@@ -480,6 +571,7 @@ impl Session {
             functions_refused,
             counters,
             spans: self.pipeline.stats(),
+            semantics: *self.pipeline.semantics_stats(),
             malformed: self.pipeline.malformed(),
             why,
             traced_ns,
@@ -489,15 +581,10 @@ impl Session {
     }
 }
 
-fn now() -> MonoNs {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    MonoNs(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
-}
-
 /// 32 hex digits that no other session has.
 fn seed() -> String {
     let mut bytes = [0_u8; 16];
     // SAFETY: the buffer is as long as said; the call fills it or leaves it, and time is mixed in.
     unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    format!("{:032x}", u128::from_le_bytes(bytes) ^ u128::from(now().0))
+    format!("{:032x}", u128::from_le_bytes(bytes) ^ u128::from(MonoNs::now().0))
 }

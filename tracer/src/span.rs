@@ -60,6 +60,14 @@ impl TryFrom<String> for SpanId {
 #[serde(transparent)]
 pub struct MonoNs(pub u64);
 
+impl MonoNs {
+    /// This instant.
+    pub fn now() -> Self {
+        let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        Self(t.tv_sec.unsigned_abs() * 1_000_000_000 + t.tv_nsec.unsigned_abs())
+    }
+}
+
 /// Converts monotonic time to wall-clock time. The only type that does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClockAnchor {
@@ -169,6 +177,8 @@ pub enum Value {
     Int(i64),
     /// Text: bounded, valid UTF-8, free of control characters.
     Str(String),
+    /// Several texts.
+    Texts(Vec<String>),
 }
 
 impl From<&str> for Value {
@@ -242,6 +252,7 @@ pub struct Span {
     /// What it says about itself, in the order in which it was learnt.
     pub attributes: Vec<(String, Value)>,
     /// What happened in it, in order.
+    #[serde(default)]
     pub events: Vec<SpanEvent>,
 }
 

@@ -17,6 +17,8 @@ pub struct Built {
     pub tracer: PathBuf,
     /// Where the workloads are.
     pub workloads: PathBuf,
+    /// Where the same with debuginfo are.
+    pub debuginfo: PathBuf,
     /// The eBPF object that the tracer embeds.
     pub object: PathBuf,
 }
@@ -28,7 +30,8 @@ pub struct Built {
 /// Something is missing that cannot be installed, or does not build.
 pub fn all() -> Result<Built> {
     let object = bpf::build(bpf::Arch::host())?;
-    Ok(Built { tracer: tracer(Some(&object))?, workloads: workloads()?, object })
+    let (workloads, debuginfo) = (workloads()?, workloads_with_debuginfo()?);
+    Ok(Built { tracer: tracer(Some(&object))?, workloads, debuginfo, object })
 }
 
 /// The tracer with the committed object, and the workloads: those that `ORCHESTRATE_TRACE_BIN`
@@ -89,14 +92,31 @@ pub fn embed(cargo: &mut std::process::Command, object: Option<&Path>) {
 /// OpenSSL's headers are missing and cannot be installed, or the build failed.
 pub fn workloads() -> Result<PathBuf> {
     // What is only compared with takes longer to build than all the rest.
-    workload_packages(&["--workspace", "--exclude", "bench-instrumented"])
+    workload_packages(&TESTED)
 }
 
+/// The workloads that tests run.
+const TESTED: [&str; 3] = ["--workspace", "--exclude", "bench-instrumented"];
+
 fn workload_packages(which: &[&str]) -> Result<PathBuf> {
-    host::apt_install(&WORKLOAD_PACKAGES, "build the workloads")?;
     sh::say("building the workloads");
-    let target_dir = sh::target_dir().join("workloads");
+    build_workloads("workloads", which, &[])
+}
+
+/// Builds the same with debuginfo, as a user would who wants to describe a program that runs
+/// without, and returns where they are. All of them: with other features of their dependencies,
+/// types are laid out otherwise.
+fn workloads_with_debuginfo() -> Result<PathBuf> {
+    sh::say("building the workloads with debuginfo");
+    let debuginfo = ("CARGO_PROFILE_RELEASE_DEBUG", "2");
+    build_workloads("workloads-debuginfo", &TESTED, &[debuginfo])
+}
+
+fn build_workloads(folder: &str, which: &[&str], environment: &[(&str, &str)]) -> Result<PathBuf> {
+    host::apt_install(&WORKLOAD_PACKAGES, "build the workloads")?;
+    let target_dir = sh::target_dir().join(folder);
     let mut cargo = sh::cargo();
+    cargo.envs(environment.iter().copied());
     // The folder decides which configuration cargo reads, and the workloads are to have none.
     cargo.current_dir(sh::root().join("tests/workloads"));
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {

@@ -24,6 +24,7 @@ pub fn run(args: &Args) -> Result<()> {
         build::embed(&mut cargo, Some(&built.object));
         cargo.env("ORCHESTRATE_TRACE_BIN", &built.tracer);
         cargo.env("ORCHESTRATE_TRACE_WORKLOADS", &built.workloads);
+        cargo.env("ORCHESTRATE_TRACE_DEBUGINFO_WORKLOADS", &built.debuginfo);
         // Thousands of panics are planned in the workloads; each would print a backtrace.
         cargo.env_remove("RUST_BACKTRACE");
         cargo

@@ -18,7 +18,7 @@ pub fn run(
     color: ColorChoice,
     engine: &impl Engine,
 ) -> CommandResult {
-    let destinations = Destinations::resolve(&args.export, |name| std::env::var(name).ok())?;
+    let destinations = Destinations::of_command(&args.export)?;
     let pids = processes::resolve(&args.target)?;
     let options = args.trace.options(verbose);
     if pids.len() > 1 && options.record.is_some() {

@@ -26,6 +26,7 @@ pub fn run(args: &Inspect, color: ColorChoice, engine: &impl Engine) -> CommandR
     let options = Options {
         profile: args.what.profile.clone(),
         functions: args.what.functions.clone(),
+        debuginfo: args.what.debuginfo.clone(),
         ..Options::default()
     };
     let pid = processes::parse_pid(&args.target)?;

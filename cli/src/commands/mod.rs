@@ -2,11 +2,17 @@
 
 mod attach;
 mod completions;
+mod config;
+mod daemon;
+mod disable;
 mod doctor;
+mod enable;
 mod inspect;
+mod install_service;
 mod man;
 mod replay;
 mod run;
+mod status;
 
 use std::io::{self, Write};
 
@@ -24,8 +30,14 @@ pub fn run(cli: &Cli) -> CommandResult {
         Command::Inspect(args) => inspect::run(args, cli.color, &engine),
         Command::Doctor(args) => doctor::run(args, cli.color, &engine),
         Command::Replay(args) => replay::run(args, cli.color, &engine),
+        Command::Enable(args) => enable::run(args, cli.color),
+        Command::Disable(args) => disable::run(args),
+        Command::Status(args) => status::run(args, cli.color),
+        Command::Daemon(args) => daemon::run(args),
+        Command::Config { command } => config::run(command),
+        Command::InstallService(args) => install_service::run(args),
         Command::Completions { shell } => completions::run(*shell),
-        Command::Man => man::run(),
+        Command::Man { dir } => man::run(dir.as_deref()),
     }
 }
 

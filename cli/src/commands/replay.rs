@@ -11,7 +11,7 @@ use crate::{signals, sink};
 
 /// Rebuilds the spans of a recording.
 pub fn run(args: &Replay, color: ColorChoice, engine: &impl Engine) -> CommandResult {
-    let destinations = Destinations::resolve(&args.export, |name| std::env::var(name).ok())?;
+    let destinations = Destinations::of_command(&args.export)?;
     let session = engine.replay(&args.file)?;
     // Nothing is live about it, so a terminal gets trees only.
     let mut sink = sink::sink(&args.view, color, true)?;

@@ -39,7 +39,7 @@ fn run_traced(
     color: ColorChoice,
     engine: &impl Engine,
 ) -> CommandResult {
-    let destinations = Destinations::resolve(&args.export, |name| std::env::var(name).ok())?;
+    let destinations = Destinations::of_command(&args.export)?;
     let Some((name, arguments)) = args.command.split_first() else {
         return Err(CliError::usage("no program given"));
     };

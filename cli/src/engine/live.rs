@@ -8,14 +8,19 @@ use tracer::assemble::Output;
 use tracer::attach::{self, AttachError, AttachOptions};
 use tracer::events::{Block, Counters, Replay, ReplayError, StopReason};
 use tracer::pipeline::{self, Pipeline};
-use tracer::plan::{self, Coverage, EntryCoverage, ExitKind, Profile, TargetMeta, TraceMeta};
+use tracer::plan::{
+    self, AttributeCoverage, Coverage, EntryCoverage, Evidence, ExitKind, ProbedFunction, Profile,
+    TargetMeta, TraceMeta,
+};
 use tracer::session::{self, SessionError, SessionOptions, Status, losses};
 use tracer::span::{ClockAnchor, MonoNs};
-use tracer::target::{Image, ModuleInfo, Target, TargetError, TargetErrorKind};
+use tracer::target::{
+    DebugInfoNote, DebugInfoOptions, Image, ModuleInfo, Target, TargetError, TargetErrorKind,
+};
 
 use super::{
-    CoverageView, Engine, EngineError, EntryStatus, EntryView, ErrorKind, Feature, FunctionView,
-    InlinedView, Mechanism, Options, PollStatus, Session, Summary,
+    AttributeView, CoverageView, Engine, EngineError, EntryStatus, EntryView, ErrorKind, Feature,
+    FunctionView, InlinedView, Mechanism, Options, PollStatus, Session, Summary,
 };
 
 /// The engine of this build.
@@ -65,10 +70,16 @@ fn profile(options: &Options) -> Result<Profile, EngineError> {
     Ok(profile)
 }
 
+/// Where to look for debuginfo.
+fn debuginfo(options: &Options) -> DebugInfoOptions {
+    DebugInfoOptions { paths: options.debuginfo.clone() }
+}
+
 fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
     let defaults = AttachOptions::default();
     Ok(SessionOptions {
         profile: profile(options)?,
+        debuginfo: debuginfo(options),
         attach: AttachOptions {
             mechanism: match options.mechanism {
                 Mechanism::Auto => attach::Mechanism::Auto,
@@ -105,7 +116,7 @@ impl Engine for Live {
         let profile = profile(options)?;
         let target = Target::open(pid).map_err(target_error)?;
         target.exe.require_rust().map_err(target_error)?;
-        let plan = session::plan_for(&target, &profile);
+        let plan = session::plan_for(&target, &profile, &debuginfo(options));
         Ok(coverage_view(target.exe.info(), &plan.coverage))
     }
 
@@ -113,7 +124,8 @@ impl Engine for Live {
         let profile = profile(options)?;
         let image = Image::open(file, file).map_err(target_error)?;
         image.require_rust().map_err(target_error)?;
-        let plan = session::plan_images(&image, None, &profile);
+        let plan =
+            session::plan_images(&image, None, None, &profile, Path::new("/"), &debuginfo(options));
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 
@@ -168,6 +180,11 @@ fn coverage_view(info: &ModuleInfo, coverage: &Coverage) -> CoverageView {
         build_id: info.build_id.clone(),
         tokio_version: coverage.tokio_version.clone(),
         entries: coverage.entries.iter().map(entry_view).collect(),
+        debuginfo: coverage
+            .debuginfo
+            .iter()
+            .map(|DebugInfoNote { path, used, note }| (path.clone(), *used, note.clone()))
+            .collect(),
         landmarks: coverage
             .landmarks
             .iter()
@@ -218,7 +235,27 @@ fn entry_view(entry: &EntryCoverage) -> EntryView {
             })
             .collect(),
         reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+        attributes: attributes(probed),
     }
+}
+
+/// The attributes of all functions of an entry, each once.
+fn attributes(probed: &[ProbedFunction]) -> Vec<AttributeView> {
+    let mut all: Vec<AttributeView> = Vec::new();
+    for AttributeCoverage { key, path, evidence, detail } in
+        probed.iter().flat_map(|function| &function.attributes)
+    {
+        let from = evidence.map(|evidence| match evidence {
+            Evidence::Debuginfo => "debuginfo".to_owned(),
+            Evidence::Code => "code".to_owned(),
+        });
+        let (key, path, detail) = (key.clone(), path.clone(), detail.clone());
+        let view = AttributeView { key, path, from, detail };
+        if !all.contains(&view) {
+            all.push(view);
+        }
+    }
+    all
 }
 
 /// A live session.
@@ -275,12 +312,17 @@ impl Session for Attached {
             missing: coverage.entries.iter().filter(|e| e.status == EntryStatus::Missing).count()
                 as u64,
             duration_ns: done.traced_ns,
-            ..account(&done.counters, &done.spans, done.malformed)
+            ..account(&done.counters, &done.spans, &done.semantics, done.malformed)
         }
     }
 }
 
-fn account(counters: &Counters, spans: &tracer::assemble::Stats, malformed: u64) -> Summary {
+fn account(
+    counters: &Counters,
+    spans: &tracer::assemble::Stats,
+    semantics: &tracer::semantics::Stats,
+    malformed: u64,
+) -> Summary {
     use tracer_ebpf::counters::Counter;
     let named = |(name, count): (&'static str, u64)| (count != 0).then(|| (name.to_owned(), count));
     Summary {
@@ -290,8 +332,20 @@ fn account(counters: &Counters, spans: &tracer::assemble::Stats, malformed: u64)
         hits: counters.get(Counter::Hits),
         records: counters.get(Counter::Records),
         drops: losses(counters, spans, malformed),
+        unread: unread(counters, semantics),
         ..Summary::default()
     }
+}
+
+/// What could not be said about spans, and bytes that were not looked at on purpose.
+fn unread(counters: &Counters, semantics: &tracer::semantics::Stats) -> Vec<(String, u64)> {
+    use tracer_ebpf::counters::Counter;
+    let said = serde_json::to_value(semantics).ok();
+    let said = said.as_ref().and_then(serde_json::Value::as_object).into_iter().flatten();
+    let said = said.filter_map(|(name, count)| Some((name.clone(), count.as_u64()?)));
+    let kernel = [Counter::PayloadCut, Counter::NotHttp];
+    let kernel = kernel.map(|counter| (counter.name().to_owned(), counters.get(counter)));
+    said.chain(kernel).filter(|(_, count)| *count != 0).collect()
 }
 
 /// A recording being replayed.
@@ -353,7 +407,12 @@ impl Session for Replayed {
         Summary {
             mechanism: "replay".to_owned(),
             duration_ns: self.last.0.saturating_sub(first.0),
-            ..account(&self.counters, &stats, self.pipeline.malformed())
+            ..account(
+                &self.counters,
+                &stats,
+                self.pipeline.semantics_stats(),
+                self.pipeline.malformed(),
+            )
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Options {
     pub profile: Option<PathBuf>,
     /// Functions to trace beside the profile's.
     pub functions: Vec<String>,
+    /// Files or folders with debuginfo of the target.
+    pub debuginfo: Vec<PathBuf>,
     /// How probes are attached.
     pub mechanism: Mechanism,
     /// Size of the ring buffer; `None`: the library's default.
@@ -105,6 +107,8 @@ pub struct Summary {
     pub records: u64,
     /// Losses by name; zeros included.
     pub drops: Vec<(String, u64)>,
+    /// What could not be said about spans, by reason; zeros left out.
+    pub unread: Vec<(String, u64)>,
     /// Which mechanism attached the probes.
     pub mechanism: String,
     /// Probes in place.
@@ -172,6 +176,21 @@ pub struct EntryView {
     pub inlined: Vec<InlinedView>,
     /// Why it is missing, or what is limited.
     pub reason: Option<String>,
+    /// What its spans say of the values that they were given, or why not.
+    pub attributes: Vec<AttributeView>,
+}
+
+/// One attribute of an entry's spans.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AttributeView {
+    /// Key.
+    pub key: String,
+    /// The value's path in the profile.
+    pub path: String,
+    /// `debuginfo` or `code`; `None`: not to be had.
+    pub from: Option<String>,
+    /// The value's type, or why it is not to be had.
+    pub detail: String,
 }
 
 /// What can be seen of a target, and how.
@@ -185,6 +204,8 @@ pub struct CoverageView {
     pub tokio_version: Option<String>,
     /// Per entry of the profile.
     pub entries: Vec<EntryView>,
+    /// Files that may be debuginfo: which, whether it is used, how or why not.
+    pub debuginfo: Vec<(PathBuf, bool, String)>,
     /// Functions of the runtime and of libraries that are followed: name, how many, remark.
     pub landmarks: Vec<(String, u64, Option<String>)>,
 }

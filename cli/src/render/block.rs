@@ -176,6 +176,9 @@ pub fn details(span: &Span) -> Option<String> {
                 Value::Bool(b) => b.to_string(),
                 Value::Int(n) => n.to_string(),
                 Value::Str(s) => text::truncate(&text::sanitise(s), MAX_VALUE).into_owned(),
+                Value::Texts(all) => {
+                    text::truncate(&text::sanitise(&all.join(",")), MAX_VALUE).into_owned()
+                }
             };
             format!("{}={value}", text::sanitise(key))
         })

@@ -2,20 +2,27 @@
 
 use super::style::{Role, Style};
 use super::text;
-use crate::engine::{CoverageView, EntryStatus, EntryView};
+use crate::engine::{AttributeView, CoverageView, EntryStatus, EntryView};
 
 /// Functions listed for one entry; `--json` has them all.
 const MAX_LISTED: usize = 12;
 
 /// The report of `inspect`.
 pub fn lines(coverage: &CoverageView, style: Style) -> Vec<String> {
-    let CoverageView { executable, build_id, tokio_version, entries, landmarks } = coverage;
+    let CoverageView { executable, build_id, tokio_version, entries, debuginfo, landmarks } =
+        coverage;
     let executable = executable.to_string_lossy();
     let mut out = vec![style.paint(Role::Strong, &text::sanitise(&executable))];
     let unknown = || "none".to_owned();
     out.push(format!("  build-id  {}", build_id.clone().unwrap_or_else(unknown)));
     let tokio = tokio_version.as_deref().map_or_else(|| "not found".into(), text::sanitise);
     out.push(format!("  tokio     {tokio}"));
+    for (path, used, note) in debuginfo {
+        let (role, mark) = if *used { (Role::Good, "✓") } else { (Role::Warning, "–") };
+        let path = path.to_string_lossy();
+        let (path, note) = (text::sanitise(&path), text::sanitise(note));
+        out.push(format!("  debuginfo {} {path}: {note}", style.paint(role, mark)));
+    }
     out.push(String::new());
     out.push(style.paint(Role::Strong, "Spans"));
     for one in entries {
@@ -65,7 +72,7 @@ fn totals(coverage: &CoverageView) -> String {
 }
 
 fn entry(entry: &EntryView, style: Style, out: &mut Vec<String>) {
-    let EntryView { span, pattern, status, functions, inlined, reason } = entry;
+    let EntryView { span, pattern, status, functions, inlined, reason, attributes } = entry;
     let (role, mark, word) = match status {
         EntryStatus::Probed => (Role::Good, "✓", "probed"),
         EntryStatus::Partly => (Role::Warning, "◐", "partly probed"),
@@ -94,6 +101,20 @@ fn entry(entry: &EntryView, style: Style, out: &mut Vec<String>) {
         out.push(format!("      {}  {detail}", text::sanitise(&function.name)));
     }
     more(functions.len(), style, out);
+    for AttributeView { key, path, from, detail } in attributes {
+        let (key, path) = (text::sanitise(key), text::sanitise(path));
+        let detail = text::sanitise(detail);
+        out.push(match from {
+            Some(from) => {
+                let from = style.paint(Role::Dim, &format!("{path}: {detail}, from {from}"));
+                format!("      {} {key}  {from}", style.paint(Role::Good, "✓"))
+            }
+            None => {
+                let why = style.paint(Role::Dim, &format!("{path}: not available: {detail}"));
+                format!("      {} {key}  {why}", style.paint(Role::Warning, "–"))
+            }
+        });
+    }
     for body in inlined.iter().take(MAX_LISTED) {
         let inside =
             style.paint(Role::Dim, &format!("inlined into {}", text::sanitise(&body.inside)));
@@ -123,6 +144,7 @@ mod tests {
             functions: vec![],
             inlined: vec![],
             reason: None,
+            attributes: vec![],
         };
         let mut agent = entry("agent_execution", "AgentLoop::run", EntryStatus::Probed);
         agent.functions.push(FunctionView {
@@ -132,6 +154,14 @@ mod tests {
             exit_kind: "caller".to_owned(),
             cost: "emulated".to_owned(),
         });
+        let attribute = |key: &str, from: Option<&str>, detail: &str| AttributeView {
+            key: key.to_owned(),
+            path: format!("agent.{key}"),
+            from: from.map(str::to_owned),
+            detail: detail.to_owned(),
+        };
+        agent.attributes.push(attribute("id", Some("debuginfo"), "Uuid"));
+        agent.attributes.push(attribute("kind", None, "no debuginfo"));
         let mut api = entry("api_call", "create_message", EntryStatus::Inlined);
         api.inlined.push(InlinedView {
             file: "src/client.rs".to_owned(),
@@ -145,6 +175,7 @@ mod tests {
             build_id: Some("abc".to_owned()),
             tokio_version: None,
             entries: vec![agent, api, http],
+            debuginfo: vec![("/d/x.debug".into(), true, "the same build".to_owned())],
             landmarks: vec![
                 ("task_poll".to_owned(), 51, None),
                 ("SSL_write".to_owned(), 0, Some("no TLS library".to_owned())),
@@ -154,10 +185,13 @@ mod tests {
 /usr/bin/orchestrate
   build-id  abc
   tokio     not found
+  debuginfo ✓ /d/x.debug: the same build
 
 Spans
   ✓ agent_execution  AgentLoop::run  probed
       a::AgentLoop::run  1 entry, 2 exits at callers, cheap
+      ✓ id  agent.id: Uuid, from debuginfo
+      – kind  agent.kind: not available: no debuginfo
   ◌ api_call  create_message  inlined
       src/client.rs:88  inlined into a::AgentLoop::run
   – http_request  handlers::*  missing: no function matches

@@ -5,6 +5,7 @@ pub mod coverage;
 pub mod forest;
 pub mod json;
 pub mod live;
+pub mod status;
 pub mod style;
 pub mod summary;
 pub mod text;

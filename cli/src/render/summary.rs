@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use tracer::export::ExportStats;
+use tracer::sampling::SamplingStats;
 
 use super::json::VERSION;
 use super::style::{Role, Style};
@@ -28,6 +29,8 @@ pub struct Account {
     pub executable: String,
     /// The session's own.
     pub summary: Summary,
+    /// What was not to be exported.
+    pub sampling: SamplingStats,
     /// The exporters'.
     pub exported: Vec<Exported>,
 }
@@ -42,7 +45,7 @@ impl Account {
 
 /// The account for people.
 pub fn lines(account: &Account, style: Style) -> Vec<String> {
-    let Account { pid, executable, summary, exported } = account;
+    let Account { pid, executable, summary, sampling, exported } = account;
     let heading = |text: &str| style.paint(Role::Dim, &format!("{text:<9}"));
     let listed = |items: &[(String, u64)]| {
         let some = items.iter().filter(|(_, count)| *count > 0);
@@ -86,6 +89,12 @@ pub fn lines(account: &Account, style: Style) -> Vec<String> {
         let hits = text::counted(summary.hits, "hit");
         format!("{hits}, {}", text::counted(summary.records, "record"))
     }));
+    let unsampled: Vec<(String, u64)> =
+        sampling.unsampled.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    if sampling.unsampled() > 0 {
+        let unsampled = total(text::count(sampling.unsampled()), listed(&unsampled));
+        out.push(format!("{} {unsampled}", heading("unsampled")));
+    }
     for export in exported {
         let stats = &export.stats;
         let mut text = format!(
@@ -96,6 +105,9 @@ pub fn lines(account: &Account, style: Style) -> Vec<String> {
         );
         if let Some(error) = stats.last_error.as_deref().filter(|_| stats.lost() > 0) {
             text.push_str(&format!("; last error: {}", text::sanitise(error)));
+        }
+        if stats.spooled > 0 {
+            text.push_str(&format!("; {} in the spool", text::count(stats.spooled)));
         }
         out.push(format!("{} {text}", heading("exported")));
     }
@@ -123,8 +135,10 @@ struct SummaryLine<'a> {
     hits: u64,
     records: u64,
     drops: serde_json::Map<String, serde_json::Value>,
+    unread: serde_json::Map<String, serde_json::Value>,
     mechanism: &'a str,
     probes: Probes,
+    sampling: Sampling,
     exports: Vec<ExportLine<'a>>,
 }
 
@@ -136,11 +150,22 @@ struct Probes {
 }
 
 #[derive(Serialize)]
+struct Sampling {
+    offered: u64,
+    passed: u64,
+    unsampled: serde_json::Map<String, serde_json::Value>,
+    kept_by_rule: u64,
+    decided_early_full: u64,
+    decided_early_late: u64,
+}
+
+#[derive(Serialize)]
 struct ExportLine<'a> {
     endpoint: &'a str,
     protocol: &'a str,
     accepted: u64,
     exported: u64,
+    spooled: u64,
     drops: serde_json::Map<String, serde_json::Value>,
     retries: u64,
     last_error: Option<&'a str>,
@@ -154,12 +179,13 @@ pub fn json(account: &Account) -> impl Serialize {
         items.map(|(name, count)| (name.to_owned(), count.into())).collect()
     }
     let named = |items: &[(String, u64)]| map(items.iter().map(|(name, n)| (name.as_str(), *n)));
-    let Account { pid, executable, summary, exported } = account;
+    let Account { pid, executable, summary, sampling, exported } = account;
     let exports = exported.iter().map(|export| ExportLine {
         endpoint: &export.endpoint,
         protocol: export.protocol,
         accepted: export.stats.accepted,
         exported: export.stats.exported,
+        spooled: export.stats.spooled,
         drops: map(export.stats.dropped.into_iter()),
         retries: export.stats.retries,
         last_error: export.stats.last_error.as_deref(),
@@ -176,11 +202,20 @@ pub fn json(account: &Account) -> impl Serialize {
         hits: summary.hits,
         records: summary.records,
         drops: named(&summary.drops),
+        unread: named(&summary.unread),
         mechanism: &summary.mechanism,
         probes: Probes {
             placed: summary.placed,
             inlined: summary.inlined,
             missing: summary.missing,
+        },
+        sampling: Sampling {
+            offered: sampling.offered,
+            passed: sampling.passed,
+            unsampled: map(sampling.unsampled.into_iter()),
+            kept_by_rule: sampling.kept_by_rule,
+            decided_early_full: sampling.decided_early_full,
+            decided_early_late: sampling.decided_early_late,
         },
         exports: exports.collect(),
     }
@@ -188,6 +223,8 @@ pub fn json(account: &Account) -> impl Serialize {
 
 #[cfg(test)]
 mod tests {
+    use tracer::export::DropCause;
+
     use super::*;
 
     fn account() -> Account {
@@ -204,12 +241,14 @@ mod tests {
                 hits: 5678,
                 records: 2500,
                 drops: named(&[("lost_span_start", 0), ("futures_full", 0)]),
+                unread: Vec::new(),
                 mechanism: "uprobe_multi".to_owned(),
                 placed: 41,
                 inlined: 2,
                 missing: 1,
                 duration_ns: 12_300_000_000,
             },
+            sampling: SamplingStats::default(),
             exported: vec![],
         }
     }
@@ -237,12 +276,9 @@ mod tests {
             stats: ExportStats {
                 accepted: 1234,
                 exported: 1000,
-                dropped: [
-                    ("export_queue_full", 0),
-                    ("export_unreachable", 234),
-                    ("export_rejected", 0),
-                    ("export_not_flushed", 0),
-                ],
+                spooled: 0,
+                dropped: DropCause::ALL
+                    .map(|cause| (cause.name(), u64::from(cause == DropCause::Unreachable) * 234)),
                 retries: 9,
                 last_error: Some("connection refused".to_owned()),
             },

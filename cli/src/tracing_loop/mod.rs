@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tracer::export::Exporter;
+use tracer::export::{Exporters, Outlet};
 use tracer::span::MonoNs;
 
 use crate::engine::{CoverageView, EntryStatus, Output, PollStatus, Session, Summary};
@@ -73,7 +73,7 @@ struct Tracked {
     summary: Option<Summary>,
     source: Source,
     executable: String,
-    exporters: Vec<Exporter>,
+    outlet: Outlet,
 }
 
 /// Traces until the user, the time, the target or the reader of our output ends it; then detaches
@@ -85,23 +85,22 @@ pub fn run(
 ) -> Result<Exit, CliError> {
     let Run { sink, destinations, duration, clock } = settings;
     let until = duration.and_then(|duration| Instant::now().checked_add(duration));
+    for warning in destinations.warnings() {
+        sink.event(Event::new("warning", None).with("message", &**warning), Role::Warning, warning)
+            .map_err(|error| CliError::failed(format_args!("writing spans: {error}")))?;
+    }
+    let exporters = destinations.start()?;
     let mut tracked = vec![];
     for (index, session) in sessions.into_iter().enumerate() {
         let target = session.target();
         let source = Source { index, pid: target.pid, anchor: session.anchor() };
         let executable = target.executable.to_string_lossy().into_owned();
-        let exporters = destinations.start(target, session.anchor())?;
-        tracked.push(Tracked {
-            session: Some(session),
-            summary: None,
-            source,
-            executable,
-            exporters,
-        });
+        let outlet = destinations.outlet(&exporters, target, session.anchor());
+        tracked.push(Tracked { session: Some(session), summary: None, source, executable, outlet });
     }
-    let mut state = State { tracked, latest: MonoNs(0), clock, failed: false };
+    let mut state = State { tracked, exporters, latest: MonoNs(0), clock, failed: false };
     let shown = state.follow(sink, until, companion);
-    let finished = state.finish(sink);
+    let finished = state.finish(sink, destinations);
     match shown.and(finished) {
         Ok(()) => {}
         // Nobody reads any more: that is an end like any other.
@@ -113,6 +112,7 @@ pub fn run(
 
 struct State {
     tracked: Vec<Tracked>,
+    exporters: Exporters,
     latest: MonoNs,
     clock: Clock,
     failed: bool,
@@ -122,11 +122,7 @@ impl State {
     fn now(&self) -> MonoNs {
         match self.clock {
             Clock::Recorded => self.latest,
-            Clock::Live => {
-                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-                let ns = now.tv_sec * 1_000_000_000 + now.tv_nsec;
-                MonoNs(u64::try_from(ns).unwrap_or(0))
-            }
+            Clock::Live => MonoNs::now(),
         }
     }
 
@@ -211,22 +207,18 @@ impl State {
             self.latest = self.latest.max(span.end.unwrap_or(span.start));
         }
         let now = self.now();
-        let one = &self.tracked[index];
+        let one = &mut self.tracked[index];
         let mut result = Ok(());
         for output in out.drain(..) {
+            one.outlet.offer(&output, now);
             match output {
                 Output::Started(span) if result.is_ok() => result = sink.started(one.source, span),
                 Output::Started(_) => {}
-                Output::Ended(span) => {
-                    for exporter in &one.exporters {
-                        exporter.send_open(&span, now);
-                    }
-                    if result.is_ok() {
-                        result = sink.ended(one.source, span);
-                    }
-                }
+                Output::Ended(span) if result.is_ok() => result = sink.ended(one.source, span),
+                Output::Ended(_) => {}
             }
         }
+        one.outlet.advance(now);
         result
     }
 
@@ -239,34 +231,36 @@ impl State {
     }
 
     fn notices(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
-        for one in &self.tracked {
-            for notice in one.exporters.iter().flat_map(Exporter::take_notices) {
-                let (good, name, message) = exporting::message(&notice);
-                let role = if good { Role::Good } else { Role::Warning };
-                let event = Event::new(name, Some(one.source.pid)).with("message", &*message);
-                sink.event(event, role, &message)?;
-            }
+        for notice in self.exporters.take_notices() {
+            let (good, name, message) = exporting::message(&notice);
+            let role = if good { Role::Good } else { Role::Warning };
+            let event = Event::new(name, None).with("message", &*message);
+            sink.event(event, role, &message)?;
         }
         Ok(())
     }
 
     /// Detaches everything before anything else: no target pays for a slow reader.
-    fn finish(&mut self, sink: &mut dyn Sink) -> io::Result<()> {
+    fn finish(&mut self, sink: &mut dyn Sink, to: &Destinations) -> io::Result<()> {
         let mut result = Ok(());
         for index in 0..self.tracked.len() {
             result = result.and(self.detach(index, sink));
         }
-        result = result.and_then(|()| sink.end(self.now()));
-        result = result.and(self.notices(sink));
+        let now = self.now();
         for one in &mut self.tracked {
-            let exporters = std::mem::take(&mut one.exporters);
-            let exported =
-                progress::during("sending the last spans", || exporting::shutdown(exporters));
+            one.outlet.finish(now);
+        }
+        result = result.and_then(|()| sink.end(now));
+        result = result.and(self.notices(sink));
+        let exporters = std::mem::take(&mut self.exporters);
+        progress::during("sending the last spans", || exporters.shutdown(exporting::FLUSH));
+        for one in &mut self.tracked {
             let account = Account {
                 pid: one.source.pid,
                 executable: std::mem::take(&mut one.executable),
                 summary: one.summary.take().unwrap_or_default(),
-                exported,
+                sampling: one.outlet.sampling(),
+                exported: to.exported(one.outlet.stats()),
             };
             result = result.and(sink.account(&account));
         }

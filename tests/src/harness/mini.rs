@@ -1,5 +1,6 @@
 //! The miniature orchestrate and the stand-in for the API that it talks to.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,11 +52,13 @@ pub struct MiniOptions {
     pub mix: String,
     /// Goes on when all agents are done.
     pub stay: bool,
+    /// A program and arguments that it is run by, such as a tracer's `run --`.
+    pub under: Vec<OsString>,
 }
 
 impl Default for MiniOptions {
     fn default() -> Self {
-        Self { agents: 6, concurrency: 3, mix: "plain".into(), stay: false }
+        Self { agents: 6, concurrency: 3, mix: "plain".into(), stay: false, under: vec![] }
     }
 }
 
@@ -66,6 +69,7 @@ pub struct Mini {
     pub process: Process,
     gate: PathBuf,
     record: PathBuf,
+    port: u16,
 }
 
 impl Mini {
@@ -79,11 +83,18 @@ impl Mini {
         options: &MiniOptions,
         dir: &Path,
     ) -> Result<Self> {
-        let MiniOptions { agents, concurrency, mix, stay } = options;
+        let MiniOptions { agents, concurrency, mix, stay, under } = options;
         let [gate, record, port] = ["gate", "record.jsonl", "mini.port"].map(|n| dir.join(n));
         let work = dir.join("work");
         fs::create_dir_all(&work)?;
-        let mut command = Command::new(programs.mini());
+        let mut command = match &under[..] {
+            [] => Command::new(programs.mini()),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(programs.mini());
+                command
+            }
+        };
         command
             .arg("daemon")
             .arg("--db")
@@ -106,15 +117,20 @@ impl Mini {
             command.arg("--stay");
         }
         let mut process = Process::start(&mut command, "mini", dir)?;
-        process.wait_until("its port", PATIENCE, |_| {
-            Ok(fs::read_to_string(&port).is_ok_and(|text| !text.trim().is_empty()).then_some(()))
+        let port = process.wait_until("its port", PATIENCE, |_| {
+            Ok(fs::read_to_string(&port).ok().and_then(|text| text.trim().parse().ok()))
         })?;
-        Ok(Self { process, gate, record })
+        Ok(Self { process, gate, record, port })
     }
 
-    /// Its process id.
+    /// Its process id, or that of the program that runs it.
     pub fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The port of its web API, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Lets its agents run.

@@ -5,7 +5,9 @@ pub mod kernel;
 mod mini;
 mod process;
 mod programs;
+mod receiver;
 mod scene;
+mod service;
 mod tracer;
 mod truth;
 
@@ -16,7 +18,9 @@ use anyhow::{Result, bail};
 pub use mini::{Mini, MiniOptions, Standin};
 pub use process::Process;
 pub use programs::Programs;
+pub use receiver::{Received, Receiver};
 pub use scene::Scene;
+pub use service::{Said, Service};
 pub use tracer::{Attach, Tracer};
 pub use truth::{FUNCTIONS, TruthOptions, TruthWorkload};
 

@@ -37,6 +37,26 @@ impl Programs {
         Ok(found)
     }
 
+    /// The same with workloads that were built with debuginfo: those that
+    /// `ORCHESTRATE_TRACE_DEBUGINFO_WORKLOADS` names, as `cargo xtask test` sets it; else those
+    /// that it built earlier.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn with_debuginfo(&self) -> Result<Self> {
+        let default = || {
+            let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+            manifest.join("../target/workloads-debuginfo/release")
+        };
+        let named = env::var_os("ORCHESTRATE_TRACE_DEBUGINFO_WORKLOADS").map(PathBuf::from);
+        let workloads = named.unwrap_or_else(default);
+        let found = Self { workloads, ..self.clone() };
+        if !found.mini().exists() {
+            bail!("{} is missing: run `cargo xtask test`, which builds it", found.mini().display());
+        }
+        Ok(found)
+    }
+
     /// `truth-workload`.
     pub fn truth(&self) -> PathBuf {
         self.workloads.join("truth-workload")

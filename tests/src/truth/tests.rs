@@ -63,6 +63,7 @@ fn perfect(truth: &Truth) -> Trace {
         span_id: span.id.to_string(),
         parent_id: span.parent.map(|id| id.to_string()),
         name: "x".into(),
+        kind: "internal".into(),
         start_mono_ns: span.start_ns - 5,
         end_mono_ns: span.end_ns.map(|end| end + 5),
         start_unix_ns: 0,

@@ -120,7 +120,8 @@ impl Assembler {
             };
             self.detach(idx);
             let node = self.arena.remove(idx);
-            let tomb = Tomb { trace: Some(node.trace), inferred: !ending.recorded };
+            let tomb =
+                Tomb { trace: Some(node.trace), inferred: !ending.recorded, served_by: None };
             self.bury(node.id, tomb);
             self.emit_end(&node, ending.outcome, end, ending.polled, out);
         }

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::http::Exchange;
+use super::http::{Exchange, request_outcome};
 use super::start::Origin;
 use super::tombs::{Past, Tomb};
 use super::{Assembler, Map, Output};
 use crate::events::{
-    KernelId, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, Payload, PayloadKind,
+    KernelId, LeafEnd, LeafKind, LeafLink, LeafStart, ParentSource, Payload, PayloadKind, TaskAddr,
 };
 use crate::span::{MonoNs, OrphanReason, Outcome, Span, SpanKind, TraceId};
 
@@ -17,17 +17,22 @@ const PATIENCE_NS: u64 = 10_000_000_000;
 
 /// An open leaf, or an ended one that waits for its asker.
 #[derive(Debug)]
-struct Leaf {
+pub(super) struct Leaf {
     seq: u64,
-    kind: LeafKind,
+    pub kind: LeafKind,
     key: u64,
     tid: u32,
     start: MonoNs,
     /// `None` while the asker is not known.
     origin: Option<Origin>,
+    /// It was handed out as begun.
+    announced: bool,
     /// Set once it ended.
     end: Option<Ending>,
-    exchange: Option<Box<Exchange>>,
+    /// For a request.
+    pub exchange: Option<Box<Exchange>>,
+    /// The task that serves it.
+    pub task: Option<TaskAddr>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,8 @@ pub(super) struct Leaves {
     waiting: VecDeque<(MonoNs, KernelId)>,
     /// How many of those have none.
     unsettled: usize,
+    /// A served request that has ended before its response was complete: on which connection, when.
+    cut_short: Option<(u64, MonoNs)>,
     names: Option<Names>,
 }
 
@@ -56,7 +63,9 @@ struct Names {
     database_query: Arc<str>,
     sqlite3_step: Arc<str>,
     api_call: Arc<str>,
+    http_request: Arc<str>,
     ssl_write: Arc<str>,
+    nothing: Arc<str>,
 }
 
 impl Leaves {
@@ -76,12 +85,18 @@ impl Leaves {
         self.by_id.contains_key(&id)
     }
 
+    pub fn get_mut(&mut self, id: KernelId) -> Option<&mut Leaf> {
+        self.by_id.get_mut(&id)
+    }
+
     fn names(&mut self) -> &Names {
         self.names.get_or_insert_with(|| Names {
             database_query: "database_query".into(),
             sqlite3_step: "sqlite3_step".into(),
             api_call: "api_call".into(),
+            http_request: "http_request".into(),
             ssl_write: "SSL_write".into(),
+            nothing: "".into(),
         })
     }
 }
@@ -113,7 +128,7 @@ impl Assembler {
         let origin = match (start.source, start.parent) {
             (ParentSource::Root, _) => Some(Origin::ROOT),
             (ParentSource::Frame | ParentSource::Spawn | ParentSource::Link, Some(parent)) => {
-                Some(self.child_of(parent))
+                Some(self.child_of(parent, None))
             }
             // Its link follows.
             (ParentSource::Unknown, _) if start.kind == LeafKind::Statement => None,
@@ -121,10 +136,28 @@ impl Assembler {
             _ => Some(Origin::orphan(OrphanReason::ParentLost)),
         };
         self.seq += 1;
-        let exchange = (start.kind == LeafKind::TlsRequest).then(Box::default);
+        let mut exchange = Exchange::new(start.kind).map(Box::new);
+        if let Some(exchange) = &mut exchange
+            && self.leaves.cut_short.take() == Some((start.key, start.at.ts))
+        {
+            // Two are served at once, and nothing tells what is done for which.
+            exchange.is_barren = true;
+        }
         let (id, kind, key, tid) = (start.id, start.kind, start.key, start.at.tid);
-        let (start, seq) = (start.at.ts, self.seq);
-        let leaf = Leaf { seq, kind, key, tid, start, origin: None, end: None, exchange };
+        let (task, start, seq) = (start.task, start.at.ts, self.seq);
+        let (origin_of_it, end, announced) = (None, None, false);
+        let leaf = Leaf {
+            seq,
+            kind,
+            key,
+            tid,
+            start,
+            origin: origin_of_it,
+            announced,
+            end,
+            exchange,
+            task,
+        };
         self.leaves.by_key.insert(place, id);
         self.leaves.by_id.insert(id, leaf);
         if let Some(origin) = origin {
@@ -135,7 +168,7 @@ impl Assembler {
     pub(super) fn leaf_link(&mut self, link: &LeafLink, out: &mut Vec<Output>) {
         match self.leaves.by_id.get(&link.id) {
             Some(Leaf { origin: None, .. }) => {
-                let origin = link.parent.map_or(Origin::ROOT, |parent| self.child_of(parent));
+                let origin = link.parent.map_or(Origin::ROOT, |parent| self.child_of(parent, None));
                 self.settle(link.id, origin, out);
             }
             Some(_) => self.stats.oddities.late_link += 1,
@@ -161,8 +194,15 @@ impl Assembler {
         };
         let outcome = match leaf.kind {
             LeafKind::Statement => end.status.map_or(Outcome::Returned, statement_outcome),
-            LeafKind::TlsRequest => request_outcome(leaf),
+            LeafKind::TlsRequest | LeafKind::ClientRequest | LeafKind::ServedRequest => {
+                request_outcome(leaf, end.count != 0)
+            }
         };
+        if leaf.kind == LeafKind::ServedRequest
+            && leaf.exchange.as_ref().is_some_and(|exchange| !exchange.is_complete())
+        {
+            self.leaves.cut_short = Some((leaf.key, end.at.ts));
+        }
         self.end_leaf(end.id, Ending { at: end.end, outcome, recorded: true }, out);
     }
 
@@ -174,16 +214,18 @@ impl Assembler {
             return;
         };
         let Some(exchange) = leaf.exchange.as_mut() else { return };
-        let complete = match payload.what {
-            PayloadKind::SqlText => false,
-            PayloadKind::TlsWrite => {
-                exchange.write(payload.bytes);
-                false
-            }
-            PayloadKind::TlsRead => exchange.read(payload.len, payload.bytes, payload.tail),
-        };
+        exchange.feed(payload);
+        let complete = exchange.is_complete() && payload.what == PayloadKind::Response;
+        if exchange.is_foreign() && !leaf.announced {
+            self.drop_leaf(payload.id);
+            return;
+        }
+        if exchange.is_named() && !leaf.announced && leaf.origin.is_some() {
+            self.announce(payload.id, out);
+        }
+        let Some(leaf) = self.leaves.by_id.get(&payload.id) else { return };
         if complete && leaf.end.is_none() {
-            let outcome = request_outcome(leaf);
+            let outcome = request_outcome(leaf, true);
             let ending = Ending { at: payload.at.ts, outcome, recorded: false };
             self.end_leaf(payload.id, ending, out);
         }
@@ -258,21 +300,49 @@ impl Assembler {
         if let Some(why) = origin.orphan {
             self.stats.orphaned(why);
         }
-        if let Some(span) = self.leaf_span(id) {
-            out.push(Output::Started(Span { end: None, outcome: Outcome::Running, ..span }));
+        let Some(leaf) = self.leaves.by_id.get(&id) else { return };
+        // What a request is called follows from its head.
+        if leaf.exchange.as_ref().is_none_or(|exchange| exchange.is_named()) {
+            self.announce(id, out);
         }
         if ended {
             self.close_leaf(id, out);
         }
     }
 
+    fn announce(&mut self, id: KernelId, out: &mut Vec<Output>) {
+        if let Some(span) = self.leaf_span(id) {
+            out.push(Output::Started(Span { end: None, outcome: Outcome::Running, ..span }));
+        }
+        if let Some(leaf) = self.leaves.by_id.get_mut(&id) {
+            leaf.announced = true;
+        }
+    }
+
     fn close_leaf(&mut self, id: KernelId, out: &mut Vec<Output>) {
+        if self.leaves.by_id.get(&id).is_some_and(|leaf| !leaf.announced) {
+            self.announce(id, out);
+        }
         let Some(span) = self.leaf_span(id) else { return };
-        let leaf = self.leaves.by_id.remove(&id);
-        let recorded = leaf.and_then(|leaf| leaf.end).is_none_or(|end| end.recorded);
-        self.bury(id, Tomb { trace: None, inferred: !recorded });
+        let Some(leaf) = self.leaves.by_id.remove(&id) else { return };
+        let recorded = leaf.end.is_none_or(|end| end.recorded);
+        // What it spawned may begin later.
+        let has_children = leaf.exchange.as_ref().is_some_and(|exchange| exchange.has_children());
+        let trace = has_children.then_some(span.trace_id);
+        self.bury(id, Tomb { trace, inferred: !recorded, served_by: leaf.task });
         self.stats.ended(span.outcome);
         out.push(Output::Ended(span));
+    }
+
+    /// It is nothing to be shown.
+    fn drop_leaf(&mut self, id: KernelId) {
+        let Some(leaf) = self.leaves.by_id.remove(&id) else { return };
+        let place = (leaf.kind, leaf.key);
+        if self.leaves.by_key.get(&place) == Some(&id) {
+            self.leaves.by_key.remove(&place);
+        }
+        self.stats.drops.not_http += 1;
+        self.bury(id, Tomb { trace: None, inferred: true, served_by: None });
     }
 
     fn leaf_span(&mut self, id: KernelId) -> Option<Span> {
@@ -284,19 +354,35 @@ impl Assembler {
                 let system = ("db.system.name".to_owned(), "sqlite".into());
                 (names.database_query, names.sqlite3_step, vec![system])
             }
-            LeafKind::TlsRequest => (names.api_call, names.ssl_write, Vec::new()),
+            kind => {
+                let is_call = leaf.exchange.as_ref().is_some_and(|e| e.is_model_call());
+                // Which of the C library's functions it was, is not told.
+                let function = match kind {
+                    LeafKind::TlsRequest | LeafKind::Statement => names.ssl_write,
+                    LeafKind::ClientRequest | LeafKind::ServedRequest => names.nothing,
+                };
+                (if is_call { names.api_call } else { names.http_request }, function, Vec::new())
+            }
         };
-        let (parent, trace): (_, TraceId) = match origin.parent {
-            Some((parent, trace)) => (Some(parent), trace),
-            None => (None, self.ids.trace(id)),
+        let kind = match leaf.kind {
+            LeafKind::ServedRequest => SpanKind::Server,
+            LeafKind::Statement | LeafKind::TlsRequest | LeafKind::ClientRequest => {
+                SpanKind::Client
+            }
+        };
+        let caller = leaf.exchange.as_ref().and_then(|exchange| exchange.caller());
+        let (parent, trace): (_, TraceId) = match (origin.parent, caller) {
+            (Some((parent, trace)), _) => (Some(self.ids.span(parent)), trace),
+            (None, Some((parent, trace))) => (Some(parent), trace),
+            (None, None) => (None, self.ids.trace(id)),
         };
         Some(Span {
             trace_id: trace,
             span_id: self.ids.span(id),
-            parent_id: parent.map(|parent| self.ids.span(parent)),
+            parent_id: parent,
             name,
             function,
-            kind: SpanKind::Client,
+            kind,
             start: leaf.start,
             end: leaf.end.map(|end| end.at.max(leaf.start)),
             start_is_late: false,
@@ -317,13 +403,5 @@ const fn statement_outcome(status: i32) -> Outcome {
     match status & 0xff {
         0 | 100 | 101 => Outcome::Returned,
         _ => Outcome::Error,
-    }
-}
-
-/// As OpenTelemetry has it for clients: a status from 400 on is an error.
-fn request_outcome(leaf: &Leaf) -> Outcome {
-    match leaf.exchange.as_ref().and_then(|exchange| exchange.status()) {
-        Some(400..) => Outcome::Error,
-        _ => Outcome::Returned,
     }
 }

@@ -138,6 +138,8 @@ impl Assembler {
             Event::LeafLink(link) => self.leaf_link(link, out),
             Event::LeafEnd(end) => self.leaf_end(end, out),
             Event::Payload(payload) => self.payload(payload, out),
+            // It says nothing of who belongs to whom.
+            Event::Argument(_) => {}
         }
     }
 

@@ -6,7 +6,7 @@ use super::arena::{Idx, Node};
 use super::end::Ending;
 use super::tombs::Past;
 use super::{Assembler, GRACE_NS, Output};
-use crate::events::{KernelId, ParentSource, SpanStart};
+use crate::events::{KernelId, ParentSource, SpanStart, TaskAddr};
 use crate::span::{MonoNs, OrphanReason, Outcome, TraceId};
 
 /// A span's place in the world.
@@ -83,19 +83,25 @@ impl Assembler {
                 }
             }
             (ParentSource::Frame | ParentSource::Spawn, Some(parent)) if parent != start.id => {
-                self.child_of(parent)
+                self.child_of(parent, start.task)
             }
             (ParentSource::Unknown, _) => Origin::orphan(OrphanReason::LateAttach),
             _ => Origin::orphan(OrphanReason::ParentLost),
         }
     }
 
-    /// The place of a child of `parent`, which may have ended.
-    pub(super) fn child_of(&mut self, parent: KernelId) -> Origin {
+    /// The place of a child of `parent`, which may have ended. The child begins in `task`.
+    pub(super) fn child_of(&mut self, parent: KernelId, task: Option<TaskAddr>) -> Origin {
         if let Some(&idx) = self.open.get(&parent) {
             return Origin { parent: Some((parent, self.arena[idx].trace)), orphan: None };
         }
+        if let Some(origin) = self.served_in(parent) {
+            return origin;
+        }
         match self.tombs.find(parent) {
+            Past::Ended(tomb) if task.is_some() && tomb.served_by == task => {
+                Origin::orphan(OrphanReason::Unlinked)
+            }
             Past::Ended(tomb) => match tomb.trace {
                 Some(trace) => Origin { parent: Some((parent, trace)), orphan: None },
                 None => Origin::orphan(OrphanReason::ParentLost),

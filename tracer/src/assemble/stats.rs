@@ -68,6 +68,8 @@ counts! {
         duplicate_start,
         /// The function is not in the plan.
         unknown_function,
+        /// What looked like a request of HTTP/1 at first was none: no loss.
+        not_http,
     }
 }
 

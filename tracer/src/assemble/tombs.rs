@@ -3,17 +3,19 @@
 use std::collections::VecDeque;
 
 use super::Map;
-use crate::events::KernelId;
+use crate::events::{KernelId, TaskAddr};
 use crate::span::TraceId;
 
 /// What is left of an ended span or leaf.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tomb {
-    /// Its trace; `None` for a leaf, which has no children.
+    /// Its trace; `None` for what can have no children, such as a statement.
     pub trace: Option<TraceId>,
     /// Its end was inferred or, for a leaf, judged from what was read: the kernel's own record
     /// of it may follow.
     pub inferred: bool,
+    /// A served request's task: once the request has ended, what begins there is not done for it.
+    pub served_by: Option<TaskAddr>,
 }
 
 /// What is known of an id that is not open.

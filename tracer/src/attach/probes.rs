@@ -9,6 +9,7 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::{Ebpf, EbpfLoader};
 use serde::{Deserialize, Serialize};
+use tracer_ebpf::access::{Fetch, MAX_FETCHES};
 use tracer_ebpf::config::{Config, FnConfig, MAX_FUNCTIONS};
 use tracer_ebpf::counters::Counter;
 
@@ -147,6 +148,13 @@ struct WireFn(FnConfig);
 // SAFETY: `repr(C)`, integers only, no padding.
 unsafe impl aya::Pod for WireFn {}
 
+/// [`Fetch`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct WireFetch(Fetch);
+// SAFETY: `repr(C)`, integers only, no padding.
+unsafe impl aya::Pod for WireFetch {}
+
 impl AttachedProbes {
     /// Loads the programs, fills their tables, places every probe of the plan, and only then
     /// switches them on. `pid` is the process as this process sees it.
@@ -180,6 +188,7 @@ impl AttachedProbes {
             .map_err(not_permitted)?;
 
         fill_functions(&mut ebpf, &plan.configs)?;
+        fill_fetches(&mut ebpf, &plan.fetches)?;
         let links = if multi {
             Links::Multi(Multi::attach(&ebpf, plan, pid)?)
         } else {
@@ -316,6 +325,18 @@ fn fill_functions(ebpf: &mut Ebpf, configs: &[FnConfig]) -> Result<(), AttachErr
     let mut table: Array<&mut MapData, WireFn> = map.try_into().map_err(failed)?;
     for (index, config) in configs.iter().enumerate() {
         table.set(index as u32 + 1, WireFn(*config), 0).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn fill_fetches(ebpf: &mut Ebpf, fetches: &[Fetch]) -> Result<(), AttachError> {
+    debug_assert!(fetches.len() < MAX_FETCHES as usize, "the plan bounds its fetches");
+    let map =
+        ebpf.map_mut("FETCHES").ok_or(AttachError::Missing { kind: "map", name: "FETCHES" })?;
+    let failed = |source| AttachError::Map { map: "FETCHES", source };
+    let mut table: Array<&mut MapData, WireFetch> = map.try_into().map_err(failed)?;
+    for (index, fetch) in fetches.iter().enumerate() {
+        table.set(index as u32 + 1, WireFetch(*fetch), 0).map_err(failed)?;
     }
     Ok(())
 }

@@ -30,6 +30,7 @@ pub(super) fn multi_fires_on_every_thread(function: extern "C" fn() -> u32) -> R
         }],
         functions: Vec::new(),
         configs: Vec::new(),
+        fetches: Vec::new(),
         code: Vec::new(),
         sql_text_offset: None,
         coverage: Coverage::default(),

@@ -6,6 +6,7 @@ use std::num::NonZeroU64;
 use tracer_ebpf::event as wire;
 use wire::{EndHow, Kind, LeafKind, ParentSource, PayloadKind, Wire, flags};
 
+use super::Argument;
 use crate::span::MonoNs;
 
 /// A span's or leaf's id, given by the kernel side: unique for the life of a trace.
@@ -116,10 +117,12 @@ pub struct LeafStart {
     pub parent: Option<KernelId>,
     /// How the parent was found.
     pub source: ParentSource,
-    /// `sqlite3_stmt *` or `SSL *`.
+    /// `sqlite3_stmt *`, `SSL *` or a socket's descriptor.
     pub key: u64,
     /// What it is.
     pub kind: LeafKind,
+    /// The task that serves it, for a request that is served.
+    pub task: Option<TaskAddr>,
 }
 
 /// The span that asked for an earlier leaf is known.
@@ -155,10 +158,12 @@ pub struct Payload<'a> {
     pub at: Stamp,
     /// Which leaf.
     pub id: KernelId,
-    /// `sqlite3_stmt *` or `SSL *`.
+    /// `sqlite3_stmt *`, `SSL *` or a socket's descriptor.
     pub key: u64,
     /// What the bytes are.
     pub what: PayloadKind,
+    /// Bytes of the request or response before these.
+    pub offset: u64,
     /// How many there were.
     pub len: u32,
     /// The first of them.
@@ -184,6 +189,8 @@ pub enum Event<'a> {
     LeafEnd(LeafEnd),
     /// Bytes of a leaf.
     Payload(Payload<'a>),
+    /// A value of a span.
+    Argument(Argument<'a>),
 }
 
 /// Why a record is none.
@@ -275,7 +282,10 @@ impl<'a> Event<'a> {
                     }
                     _ => None,
                 };
-                Self::LeafStart(LeafStart { at, id, parent, source, key: raw.key, kind: leaf })
+                let [a, b, c, d, e, f] = raw.task;
+                let task = TaskAddr::new(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+                let key = raw.key;
+                Self::LeafStart(LeafStart { at, id, parent, source, key, kind: leaf, task })
             }
             Kind::LeafLink => {
                 let raw: wire::LeafLink = exact(bytes, kind)?;
@@ -287,17 +297,25 @@ impl<'a> Event<'a> {
                 Self::LeafEnd(LeafEnd { at, id, end: MonoNs(raw.end), count: raw.count, status })
             }
             Kind::Payload => {
-                let raw: wire::Payload = exact(bytes, kind)?;
+                let expected = size_of::<wire::PayloadHead>();
+                let wrong = |expected| Malformed::Length { kind, len: bytes.len(), expected };
+                let raw = wire::PayloadHead::from_bytes(bytes).ok_or_else(|| wrong(expected))?;
                 let what =
                     PayloadKind::from_u8(raw.what).ok_or_else(|| bad("what", raw.what.into()))?;
                 let captured = usize::from(raw.captured);
-                if captured > wire::Payload::CAPACITY || u32::from(raw.captured) > raw.len {
+                if captured > wire::PayloadHead::MOST || u32::from(raw.captured) > raw.len {
                     return Err(bad("captured", raw.captured.into()));
                 }
-                let from = std::mem::offset_of!(wire::Payload, bytes);
-                let (key, len, tail) = (raw.key, raw.len, raw.tail);
-                let bytes = &bytes[from..from + captured];
-                Self::Payload(Payload { at, id, key, what, len, bytes, tail })
+                // Records of fixed size are longer than what was captured.
+                let captured = bytes
+                    .get(expected..expected + captured)
+                    .filter(|_| bytes.len() <= expected + wire::PayloadHead::MOST)
+                    .ok_or_else(|| wrong(expected + captured))?;
+                let wire::PayloadHead { key, offset, len, tail, .. } = raw;
+                Self::Payload(Payload { at, id, key, what, offset, len, bytes: captured, tail })
+            }
+            Kind::Argument | Kind::LongArgument => {
+                Self::Argument(Argument::decode(bytes, kind, (at, id, FnId(fn_id)))?)
             }
         })
     }
@@ -312,11 +330,12 @@ impl<'a> Event<'a> {
             Self::LeafLink(e) => e.at,
             Self::LeafEnd(e) => e.at,
             Self::Payload(e) => e.at,
+            Self::Argument(e) => e.at,
         }
     }
 }
 
-fn exact<T: Wire>(bytes: &[u8], kind: Kind) -> Result<T, Malformed> {
+pub(super) fn exact<T: Wire>(bytes: &[u8], kind: Kind) -> Result<T, Malformed> {
     let wrong = Malformed::Length { kind, len: bytes.len(), expected: size_of::<T>() };
     if bytes.len() != size_of::<T>() {
         return Err(wrong);
@@ -377,7 +396,8 @@ mod tests {
             key: 9,
             len,
             captured,
-            what: PayloadKind::TlsRead as u8,
+            what: PayloadKind::Response as u8,
+            offset: 7,
             reserved: 0,
             tail: *b"tailtail",
             bytes: [b'x'; wire::Payload::CAPACITY],
@@ -432,7 +452,11 @@ mod tests {
     fn a_payload_lends_what_was_captured() {
         let raw = payload(1_000, 300);
         let Ok(Event::Payload(read)) = Event::decode(raw.as_bytes()) else { panic!() };
-        assert_eq!((read.bytes.len(), read.len), (300, 1_000));
+        assert_eq!((read.bytes.len(), read.len, read.offset), (300, 1_000, 7));
+        // Without the zeros behind.
+        let short = Event::decode(&raw.as_bytes()[..56 + 300]);
+        assert_eq!(short, Ok(Event::Payload(read)));
+        assert!(Event::decode(&raw.as_bytes()[..56 + 299]).is_err());
     }
 
     #[test]
@@ -440,6 +464,8 @@ mod tests {
         assert_eq!(Event::decode(&[]), Err(Malformed::Short { len: 0 }));
         let mut raw = payload(1_000, 300);
         raw.captured = 513;
+        assert!(matches!(Event::decode(raw.as_bytes()), Err(Malformed::Length { .. })));
+        raw = payload(10_000, 4_097);
         assert!(matches!(
             Event::decode(raw.as_bytes()),
             Err(Malformed::Field { field: "captured", .. })
@@ -461,8 +487,8 @@ mod tests {
         #[test]
         fn any_bytes_are_decoded_or_refused(
             kind in 0u8..9,
-            size in prop::sample::select(vec![0usize, 8, 24, 32, 40, 48, 560, 561]),
-            noise in prop::collection::vec(any::<u8>(), 561),
+            size in prop::sample::select(vec![0usize, 8, 24, 32, 40, 48, 56, 560, 568]),
+            noise in prop::collection::vec(any::<u8>(), 568),
         ) {
             let mut bytes = noise[..size].to_vec();
             if let Some(first) = bytes.first_mut() {

@@ -73,6 +73,7 @@ const fn is_loss(counter: Counter) -> bool {
         | Counter::LostLeafLink
         | Counter::LostLeafEnd
         | Counter::LostPayload
+        | Counter::PayloadSkipped
         | Counter::FuturesFull
         | Counter::ThreadsFull
         | Counter::TasksFull
@@ -85,7 +86,9 @@ const fn is_loss(counter: Counter) -> bool {
         | Counter::FramesHealed
         | Counter::StrayExits
         | Counter::LateFutures
-        | Counter::FuturesReplaced => false,
+        | Counter::FuturesReplaced
+        | Counter::PayloadCut
+        | Counter::NotHttp => false,
     }
 }
 

@@ -1,10 +1,13 @@
 //! Bytes to events, in order, with every loss counted; and recordings of them.
 
+mod argument;
 mod decode;
 mod loss;
 mod record;
 mod replay;
+mod scrub;
 
+pub use argument::Argument;
 pub use decode::{
     Decoder, Event, FnId, KernelId, LeafEnd, LeafLink, LeafStart, Malformed, Payload, SpanEnd,
     SpanStart, Stamp, TaskAddr, TaskEnd,

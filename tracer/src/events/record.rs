@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use serde::{Deserialize, Serialize};
 
 use super::loss::{Counters, CountersAt};
+use super::scrub::scrub;
 use crate::plan::TraceMeta;
 use crate::span::MonoNs;
 
@@ -18,7 +19,7 @@ pub(super) const MAGIC: &str = "orchestrate-trace recording 1\n";
 /// Longest line of metadata, about 1 KiB for each of 4,096 functions and room to spare.
 pub(super) const MAX_META: usize = 16 << 20;
 /// Longest raw record.
-pub(super) const MAX_RECORD: usize = 4096;
+pub(super) const MAX_RECORD: usize = 8192;
 /// Longest block of JSON.
 pub(super) const MAX_JSON: usize = 64 << 10;
 
@@ -71,12 +72,15 @@ impl<W: Write> Recorder<W> {
         Ok(Self { to })
     }
 
-    /// Adds one record, as the kernel wrote it.
+    /// Adds one record, as the kernel wrote it, but without credentials in what was captured.
     pub fn record(&mut self, bytes: &[u8]) -> io::Result<()> {
         if bytes.len() > MAX_RECORD {
             return Err(too_long("record", bytes.len(), MAX_RECORD));
         }
-        self.block(RECORD, bytes)
+        match scrub(bytes) {
+            Some(clean) => self.block(RECORD, &clean),
+            None => self.block(RECORD, bytes),
+        }
     }
 
     /// Adds the counters. Do so every second or so: a recording that is cut off then still says

@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::Url;
 
+use super::tls::Tls;
+
 /// Where OTLP goes when nobody says otherwise.
 pub const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
 const DEFAULT_HTTP_ENDPOINT: &str = "http://localhost:4318";
 const HTTP_PORT: u16 = 4318;
 const TRACES_PATH: &str = "/v1/traces";
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How OTLP is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,7 +61,7 @@ impl FromStr for Protocol {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// The endpoint is not a URL.
-    #[error("{source_name}: '{endpoint}' is not a URL ({reason}); write it as {DEFAULT_ENDPOINT}")]
+    #[error("{source_name}: '{endpoint}' is not a URL ({reason}); write it as {example}")]
     NotAUrl {
         /// Flag or variable.
         source_name: String,
@@ -67,16 +69,20 @@ pub enum ConfigError {
         endpoint: String,
         /// What is wrong with it.
         reason: String,
+        /// One that could be used.
+        example: &'static str,
     },
     /// The endpoint's scheme is neither http nor https.
     #[error(
-        "{source_name}: '{endpoint}' has no http:// or https:// in front; write it as {DEFAULT_ENDPOINT}"
+        "{source_name}: '{endpoint}' has no http:// or https:// in front; write it as {example}"
     )]
     Scheme {
         /// Flag or variable.
         source_name: String,
         /// What it holds, without credentials.
         endpoint: String,
+        /// One that could be used.
+        example: &'static str,
     },
     /// gRPC calls have a path of their own.
     #[error(
@@ -109,8 +115,9 @@ pub enum ConfigError {
     },
 }
 
-/// Everything needed to reach an OTLP endpoint. Headers (`OTEL_EXPORTER_OTLP_HEADERS`) are read
-/// by the transport itself, so that no credential passes through here.
+/// Everything needed to reach an OTLP endpoint. Headers (`OTEL_EXPORTER_OTLP_HEADERS`), which may
+/// be credentials, and compression (`OTEL_EXPORTER_OTLP_COMPRESSION`) are read by the transport
+/// itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtlpConfig {
     /// The URL that requests go to: with HTTP the complete one, path included.
@@ -119,6 +126,8 @@ pub struct OtlpConfig {
     pub protocol: Protocol,
     /// How long one request may take.
     pub timeout: Duration,
+    /// Certificates, for `https`.
+    pub tls: Tls,
 }
 
 impl OtlpConfig {
@@ -163,14 +172,9 @@ impl OtlpConfig {
         let timeout =
             match first(["OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT"]) {
                 None => DEFAULT_TIMEOUT,
-                Some((name, value)) => match value.trim().parse::<u64>() {
-                    Ok(0) => DEFAULT_TIMEOUT,
-                    Ok(ms) => Duration::from_millis(ms),
-                    Err(_) => {
-                        return Err(ConfigError::Timeout { source_name: name.to_owned(), value });
-                    }
-                },
+                Some((name, value)) => milliseconds(name, &value)?,
             };
+        let tls = Tls::resolve(|names| first(names).map(|(_, value)| value));
 
         let (source, text) = given.unwrap_or_else(|| {
             let default = match named {
@@ -179,7 +183,7 @@ impl OtlpConfig {
             };
             ("default", default.to_owned())
         });
-        let mut endpoint = parse_url(source, text.trim(), insecure)?;
+        let mut endpoint = parse_url(source, text.trim(), insecure, DEFAULT_ENDPOINT)?;
         let protocol = named.unwrap_or_else(|| signs(&endpoint));
         match protocol {
             Protocol::Grpc => {
@@ -192,55 +196,84 @@ impl OtlpConfig {
             }
             // The signal's own variable is taken as it is; everything else is a base URL.
             Protocol::HttpProtobuf => {
-                let path = endpoint.path().trim_end_matches('/').to_owned();
-                let complete = source == "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" && !path.is_empty();
-                if !complete && !path.ends_with(TRACES_PATH) {
-                    endpoint.set_path(&format!("{path}{TRACES_PATH}"));
+                let path = endpoint.path().trim_end_matches('/');
+                if source != "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT" || path.is_empty() {
+                    complete_path(&mut endpoint);
                 }
             }
         }
-        Ok(Self { endpoint, protocol, timeout })
-    }
-
-    /// The endpoint for people's eyes: without credentials.
-    pub fn display_endpoint(&self) -> String {
-        redacted(&self.endpoint)
+        Ok(Self { endpoint, protocol, timeout, tls })
     }
 }
 
-fn signs(url: &Url) -> Protocol {
+/// Appends the path of the traces, unless it is there.
+pub(super) fn complete_path(url: &mut Url) {
+    let path = url.path().trim_end_matches('/');
+    if !path.ends_with(TRACES_PATH) {
+        url.set_path(&format!("{path}{TRACES_PATH}"));
+    }
+}
+
+/// A timeout as the specification writes it. 0 means the default, not "never".
+pub(super) fn milliseconds(name: &str, value: &str) -> Result<Duration, ConfigError> {
+    match value.trim().parse::<u64>() {
+        Ok(0) => Ok(DEFAULT_TIMEOUT),
+        Ok(ms) => Ok(Duration::from_millis(ms)),
+        Err(_) => {
+            Err(ConfigError::Timeout { source_name: name.to_owned(), value: value.to_owned() })
+        }
+    }
+}
+
+/// By port 4318 or the path `/v1/traces` a URL says that it is one of OTLP over HTTP.
+pub(super) fn signs(url: &Url) -> Protocol {
     let http = url.port() == Some(HTTP_PORT) || url.path().trim_end_matches('/') == TRACES_PATH;
     if http { Protocol::HttpProtobuf } else { Protocol::Grpc }
 }
 
-fn parse_url(source: &str, text: &str, insecure: bool) -> Result<Url, ConfigError> {
+pub(super) fn parse_url(
+    source: &str,
+    text: &str,
+    insecure: bool,
+    example: &'static str,
+) -> Result<Url, ConfigError> {
     // The specification lets gRPC endpoints go without a scheme where INSECURE says which.
     let text =
         if insecure && !text.contains("://") { format!("http://{text}") } else { text.to_owned() };
     let shown = without_userinfo(&text);
     if !text.contains("://") {
-        return Err(ConfigError::Scheme { source_name: source.to_owned(), endpoint: shown });
+        return Err(ConfigError::Scheme {
+            source_name: source.to_owned(),
+            endpoint: shown,
+            example,
+        });
     }
     let url = Url::parse(&text).map_err(|error| ConfigError::NotAUrl {
         source_name: source.to_owned(),
         endpoint: shown.clone(),
         reason: error.to_string(),
+        example,
     })?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(ConfigError::Scheme { source_name: source.to_owned(), endpoint: shown });
+        return Err(ConfigError::Scheme {
+            source_name: source.to_owned(),
+            endpoint: shown,
+            example,
+        });
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(ConfigError::NotAUrl {
             source_name: source.to_owned(),
             endpoint: shown,
             reason: "no host".to_owned(),
+            example,
         });
     }
     Ok(url)
 }
 
 /// Credentials and query strings are not for logs.
-fn redacted(url: &Url) -> String {
+pub(super) fn redacted(url: &Url) -> String {
     let mut url = url.clone();
     let _ = url.set_username("");
     let _ = url.set_password(None);
@@ -340,7 +373,7 @@ mod tests {
     fn credentials_are_not_shown() {
         let config =
             OtlpConfig::resolve(Some("https://u:secret@h:4318/?token=x"), None, |_| None).unwrap();
-        assert_eq!(config.display_endpoint(), "https://h:4318/v1/traces");
+        assert_eq!(redacted(&config.endpoint), "https://h:4318/v1/traces");
         assert!(config.endpoint.as_str().contains("secret"));
     }
 }

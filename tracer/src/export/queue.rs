@@ -1,28 +1,22 @@
-//! A bounded queue, batches, retries, and an account of everything that did not get through.
+//! The bounded queue between the tracing loops and the export thread.
 //!
-//! The tracing loop calls [`Exporter::send`], which never blocks; a thread with a runtime of its
-//! own does the rest.
+//! It wakes the thread when its first span arrives and whenever there is a batch more, not for
+//! every span.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use thiserror::Error;
-use tokio::sync::{mpsc, watch};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
-use super::config::OtlpConfig;
-use super::otlp;
-use super::resource::ResourceInfo;
-use super::worker::Worker;
-use crate::span::{ClockAnchor, MonoNs, Span};
+use super::batch::{Batch, Source, estimate};
+use crate::span::{MonoNs, Span};
 
 /// Bounds of the queue and of patience.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Spans waiting; more are dropped and counted.
+    /// Spans waiting in memory; more are dropped and counted.
     pub queue_spans: usize,
     /// Spans in one request.
     pub batch_spans: usize,
@@ -30,12 +24,14 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// How long a span waits for others to join its request.
     pub batch_delay: Duration,
-    /// How long one batch is tried before it is dropped.
+    /// How long one batch is tried before it is dropped, where there is no spool to keep it.
     pub retry_for: Duration,
     /// The first pause between two tries; it doubles, with jitter.
     pub backoff_min: Duration,
-    /// The longest pause between two tries.
+    /// The longest pause between two tries, but for what a receiver asks for by `Retry-After`.
     pub backoff_max: Duration,
+    /// How long nothing must be lost before a loss is said to be over.
+    pub loss_quiet: Duration,
 }
 
 impl Default for Limits {
@@ -48,287 +44,172 @@ impl Default for Limits {
             retry_for: Duration::from_secs(60),
             backoff_min: Duration::from_millis(250),
             backoff_max: Duration::from_secs(5),
+            loss_quiet: Duration::from_secs(10),
         }
     }
 }
 
-/// Why a span was not exported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DropCause {
-    /// The queue was full.
-    QueueFull,
-    /// The endpoint did not answer for as long as a batch is tried.
-    Unreachable,
-    /// The endpoint refused it.
-    Rejected,
-    /// It was still waiting when the time for the last flush was over.
-    NotFlushed,
+struct Item {
+    source: Arc<Source>,
+    span: Span,
+    until: MonoNs,
 }
 
-impl DropCause {
-    /// All causes, in the order of [`ExportStats::dropped`].
-    pub const ALL: [Self; 4] =
-        [Self::QueueFull, Self::Unreachable, Self::Rejected, Self::NotFlushed];
-
-    /// The name that users and scripts see.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::QueueFull => "export_queue_full",
-            Self::Unreachable => "export_unreachable",
-            Self::Rejected => "export_rejected",
-            Self::NotFlushed => "export_not_flushed",
-        }
-    }
-}
-
-/// Something to tell the user. There is one per change of state, not one per failure.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// The endpoint cannot be reached; spans are kept and tried again.
-    Unreachable {
-        /// Where to.
-        endpoint: String,
-        /// Why not.
-        error: String,
-    },
-    /// The endpoint answers again.
-    Recovered {
-        /// Where to.
-        endpoint: String,
-    },
-    /// The endpoint refuses what we send.
-    Rejected {
-        /// Where to.
-        endpoint: String,
-        /// What it says.
-        error: String,
-    },
-}
-
-/// A moment's account: `accepted = exported + dropped + waiting`; a span that found the queue
-/// full was not accepted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ExportStats {
-    /// Spans that entered the queue.
-    pub accepted: u64,
-    /// Spans the endpoint has taken.
-    pub exported: u64,
-    /// Spans lost, by cause, in the order of [`DropCause::ALL`].
-    pub dropped: [(&'static str, u64); 4],
-    /// Tries beyond the first.
-    pub retries: u64,
-    /// What went wrong last.
-    pub last_error: Option<String>,
-}
-
-impl ExportStats {
-    /// Spans lost, whatever the cause.
-    pub fn lost(&self) -> u64 {
-        self.dropped.iter().map(|(_, count)| count).sum()
-    }
-}
-
-/// The exporter could not even be set up.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// The transport refuses the configuration.
-    #[error("OTLP endpoint {endpoint}: {reason}")]
-    Transport {
-        /// Where to.
-        endpoint: String,
-        /// Why not.
-        reason: String,
-    },
-    /// No thread or no runtime.
-    #[error("starting the export thread: {0}")]
-    Thread(#[source] std::io::Error),
-}
-
-/// What the tracing loop and the export thread both know.
 #[derive(Default)]
-pub(super) struct Shared {
-    pub(super) accepted: AtomicU64,
-    pub(super) exported: AtomicU64,
-    pub(super) retries: AtomicU64,
-    pub(super) dropped: [AtomicU64; 4],
-    /// The latest instant in any span: where a running one ends for want of better.
-    pub(super) latest: AtomicU64,
-    pub(super) last_error: Mutex<Option<String>>,
-    pub(super) notices: Mutex<VecDeque<Notice>>,
+struct State {
+    items: VecDeque<Item>,
+    closed: bool,
 }
 
-/// More notices than this are of no use to anybody.
-const MAX_NOTICES: usize = 16;
+/// Shared by those who fill it and the one who empties it.
+pub(super) struct Queue {
+    state: Mutex<State>,
+    wake: Notify,
+    capacity: usize,
+    batch: usize,
+}
 
-impl Shared {
-    pub(super) fn lost(&self, cause: DropCause, count: usize) {
-        self.dropped[cause as usize].fetch_add(count as u64, Relaxed);
-    }
-
-    pub(super) fn notice(&self, notice: Notice) {
-        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
-        if notices.len() < MAX_NOTICES {
-            notices.push_back(notice);
+impl Queue {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            state: Mutex::default(),
+            wake: Notify::new(),
+            capacity: limits.queue_spans.max(1),
+            batch: limits.batch_spans.max(1),
         }
     }
 
-    pub(super) fn failed(&self, error: &str) {
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        // The HTTP transport does not say more than this; an earlier error may.
-        if last.is_none() || error != otlp::NO_DETAIL {
-            *last = Some(error.to_owned());
-        }
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stats(&self) -> ExportStats {
-        ExportStats {
-            accepted: self.accepted.load(Relaxed),
-            exported: self.exported.load(Relaxed),
-            dropped: DropCause::ALL
-                .map(|cause| (cause.name(), self.dropped[cause as usize].load(Relaxed))),
-            retries: self.retries.load(Relaxed),
-            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+    /// `accepted` is called before anybody can see the span.
+    pub(super) fn push(
+        &self,
+        source: &Arc<Source>,
+        span: &Span,
+        until: MonoNs,
+        accepted: impl FnOnce(),
+    ) -> Result<(), Refused> {
+        let item = Item { source: Arc::clone(source), span: span.clone(), until };
+        let mut state = self.state();
+        if state.closed {
+            return Err(Refused::Closed);
         }
+        if state.items.len() >= self.capacity {
+            return Err(Refused::Full);
+        }
+        accepted();
+        state.items.push_back(item);
+        let length = state.items.len();
+        drop(state);
+        if length == 1 || length.is_multiple_of(self.batch) {
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.wake.notify_one();
     }
 }
 
-/// Sends spans to one OTLP endpoint on behalf of one traced process.
-pub struct Exporter {
-    config: OtlpConfig,
-    queue: mpsc::Sender<(Span, MonoNs)>,
-    closing: watch::Sender<Option<Instant>>,
-    finished: std_mpsc::Receiver<()>,
-    shared: Arc<Shared>,
+/// Why a span was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Full,
+    Closed,
 }
 
-impl Exporter {
-    /// Starts the export thread. An endpoint that cannot be reached is no error: see
-    /// [`Exporter::take_notices`].
-    ///
-    /// # Errors
-    /// The transport refuses the configuration, or no thread can be had.
-    pub fn start(
-        config: OtlpConfig,
-        resource: ResourceInfo,
-        anchor: ClockAnchor,
-    ) -> Result<Self, StartError> {
-        Self::start_with(config, resource, anchor, Limits::default())
+/// The export thread's end: makes batches, each of one process.
+pub(super) struct Intake {
+    queue: Arc<Queue>,
+    limits: Limits,
+    ready: VecDeque<Batch>,
+    /// When what is in the queue has waited long enough.
+    due: Option<Instant>,
+}
+
+impl Intake {
+    pub(super) fn new(queue: Arc<Queue>, limits: Limits) -> Self {
+        Self { queue, limits, ready: VecDeque::new(), due: None }
     }
 
-    /// [`Exporter::start`] with limits of one's own.
-    ///
-    /// # Errors
-    /// As [`Exporter::start`].
-    pub fn start_with(
-        config: OtlpConfig,
-        resource: ResourceInfo,
-        anchor: ClockAnchor,
-        limits: Limits,
-    ) -> Result<Self, StartError> {
-        let (queue, spans) = mpsc::channel(limits.queue_spans.max(1));
-        let (closing, closed) = watch::channel(None);
-        let (finish, finished) = std_mpsc::channel();
-        let (ready, started) = std_mpsc::channel();
-        let shared = Arc::new(Shared::default());
-        let worker_config = config.clone();
-        let worker_shared = Arc::clone(&shared);
-        thread::Builder::new()
-            .name("otlp-export".to_owned())
-            .spawn(move || {
-                let runtime =
-                    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                        Ok(runtime) => runtime,
-                        Err(error) => {
-                            let _ = ready.send(Err(StartError::Thread(error)));
-                            return;
-                        }
-                    };
-                runtime.block_on(async {
-                    let transport = match otlp::transport(&worker_config, &resource) {
-                        Ok(transport) => transport,
-                        Err(error) => {
-                            let _ = ready.send(Err(StartError::Transport {
-                                endpoint: worker_config.display_endpoint(),
-                                reason: error.to_string(),
-                            }));
-                            return;
-                        }
-                    };
-                    let _ = ready.send(Ok(()));
-                    let worker = Worker {
-                        transport,
-                        config: worker_config,
-                        anchor,
-                        limits,
-                        shared: worker_shared,
-                        closed,
-                        down: false,
-                        rejected: false,
-                    };
-                    worker.run(spans).await;
-                });
-                let _ = finish.send(());
-                // A name lookup under way must not hold up the end of the process.
-                runtime.shutdown_background();
-            })
-            .map_err(StartError::Thread)?;
-        match started.recv() {
-            Ok(result) => result?,
-            Err(_) => {
-                return Err(StartError::Thread(std::io::Error::other("the export thread died")));
+    /// The next batch; `None` when the queue is closed and empty. Nothing is lost when the future
+    /// is dropped.
+    pub(super) async fn next(&mut self) -> Option<Batch> {
+        loop {
+            if let Some(batch) = self.ready.pop_front() {
+                return Some(batch);
+            }
+            let (waiting, closed) = {
+                let state = self.queue.state();
+                (state.items.len(), state.closed)
+            };
+            let due = match (waiting, self.due) {
+                (0, _) => {
+                    self.due = None;
+                    if closed {
+                        return None;
+                    }
+                    self.queue.wake.notified().await;
+                    continue;
+                }
+                (_, Some(due)) => due,
+                (_, None) => *self.due.insert(Instant::now() + self.limits.batch_delay),
+            };
+            if closed || waiting >= self.queue.batch || Instant::now() >= due {
+                self.due = None;
+                self.take();
+                continue;
+            }
+            tokio::select! {
+                () = self.queue.wake.notified() => {}
+                () = sleep_until(due) => {}
             }
         }
-        Ok(Self { config, queue, closing, finished, shared })
     }
 
-    /// Where the spans go.
-    pub fn config(&self) -> &OtlpConfig {
-        &self.config
+    /// A batch that could not be dealt with now: the next one again.
+    pub(super) fn put_back(&mut self, batch: Batch) {
+        self.ready.push_front(batch);
     }
 
-    /// Queues a span, or counts it as dropped when the queue is full. Never blocks.
-    ///
-    /// A span that is still running is given the latest instant seen as its end; use
-    /// [`Exporter::send_open`] where a better one is known.
-    pub fn send(&self, span: &Span) {
-        let seen = span.end.unwrap_or(span.start).0;
-        let latest = self.shared.latest.fetch_max(seen, Relaxed).max(seen);
-        self.send_open(span, MonoNs(latest));
-    }
-
-    /// [`Exporter::send`] with `until` as the end of a span that is still running.
-    pub fn send_open(&self, span: &Span, until: MonoNs) {
-        match self.queue.try_send((span.clone(), until)) {
-            Ok(()) => {
-                self.shared.accepted.fetch_add(1, Relaxed);
+    /// Takes what a few batches hold, and sorts it by process.
+    fn take(&mut self) {
+        let most = self.queue.batch.saturating_mul(8);
+        let items: Vec<Item> = {
+            let mut state = self.queue.state();
+            let count = state.items.len().min(most);
+            state.items.drain(..count).collect()
+        };
+        let mut bytes: Vec<usize> = vec![];
+        let first = self.ready.len();
+        for Item { source, span, until } in items {
+            let size = estimate(&span);
+            let room = (first..self.ready.len()).rev().find(|at| {
+                let batch = &self.ready[*at];
+                batch.source.as_ref().is_some_and(|known| Arc::ptr_eq(known, &source))
+            });
+            let room = room.filter(|at| {
+                self.ready[*at].spans.len() < self.queue.batch
+                    && bytes[at - first] + size <= self.limits.batch_bytes
+            });
+            match room {
+                Some(at) => {
+                    bytes[at - first] += size;
+                    self.ready[at].spans.push((span, until));
+                }
+                None => {
+                    bytes.push(size);
+                    self.ready.push_back(Batch {
+                        origin: Arc::clone(&source.origin),
+                        spans: vec![(span, until)],
+                        source: Some(source),
+                    });
+                }
             }
-            Err(_) => self.shared.lost(DropCause::QueueFull, 1),
         }
-    }
-
-    /// The account so far.
-    pub fn stats(&self) -> ExportStats {
-        self.shared.stats()
-    }
-
-    /// What there is to tell the user since the last call.
-    pub fn take_notices(&self) -> Vec<Notice> {
-        let mut notices = self.shared.notices.lock().unwrap_or_else(PoisonError::into_inner);
-        notices.drain(..).collect()
-    }
-
-    /// Sends what is waiting, for at most `deadline`, and gives the final account: what was not
-    /// sent by then is dropped and counted.
-    pub fn shutdown(self, deadline: Duration) -> ExportStats {
-        let Self { config: _, queue, closing, finished, shared } = self;
-        let _ = closing.send(Some(Instant::now() + deadline));
-        drop(queue);
-        // The thread keeps the deadline itself; should it hang, it is left behind.
-        let _ = finished.recv_timeout(deadline + Duration::from_millis(500));
-        let mut stats = shared.stats();
-        let accounted = stats.exported + stats.dropped.iter().map(|(_, count)| count).sum::<u64>()
-            - stats.dropped[DropCause::QueueFull as usize].1;
-        stats.dropped[DropCause::NotFlushed as usize].1 += stats.accepted.saturating_sub(accounted);
-        stats
     }
 }

@@ -1,10 +1,11 @@
 //! Who the spans come from.
 
-use opentelemetry::KeyValue;
+use opentelemetry::{KeyValue, Value as OtelValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::resource::{EnvResourceDetector, TelemetryResourceDetector};
 
 use crate::plan::TargetMeta;
+use crate::span::Value;
 
 /// The service name when nobody says otherwise.
 pub const DEFAULT_SERVICE_NAME: &str = "orchestrate";
@@ -43,7 +44,25 @@ impl ResourceInfo {
             .unwrap_or_else(|| DEFAULT_SERVICE_NAME.to_owned())
     }
 
-    pub(super) fn to_resource(&self) -> Resource {
+    /// The resource's attributes, with what the environment adds to them.
+    pub(super) fn attributes(&self) -> Vec<(String, Value)> {
+        let found = self.to_resource();
+        let mut attributes: Vec<(String, Value)> = found
+            .iter()
+            .map(|(key, value)| {
+                let value = match value {
+                    OtelValue::Bool(yes) => Value::Bool(*yes),
+                    OtelValue::I64(number) => Value::Int(*number),
+                    other => Value::Str(other.to_string()),
+                };
+                (key.to_string(), value)
+            })
+            .collect();
+        attributes.sort_by(|a, b| a.0.cmp(&b.0));
+        attributes
+    }
+
+    fn to_resource(&self) -> Resource {
         let Self { service_name: _, target, host_name } = self;
         let TargetMeta { pid, executable, build_id } = target;
         let mut attributes = vec![

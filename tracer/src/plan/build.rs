@@ -7,15 +7,17 @@ use tracer_ebpf::config::{FnConfig, MAX_FUNCTIONS, SelfReg};
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::hook::Hook;
 
+use super::attributes::Fetches;
 use super::pattern::CLOSURE;
 use super::{
-    Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction, LandmarkCoverage, Probe,
-    ProbePlan, ProbedFunction, Profile, RefusedFunction, SpanRule,
+    ArgumentFinding, Coverage, EntryCoverage, ExitKind, FunctionMeta, InlinedFunction,
+    LandmarkCoverage, LeafRules, Probe, ProbePlan, ProbedFunction, Profile, RefusedFunction,
+    SpanRule,
 };
 
 use crate::target::{
     Coroutine, Cost, ExitSite, Function, InlinedBody, Landmarks, ModuleInfo, PlainFunction,
-    SelfRegister, Site, TlsLandmarks,
+    SelfRegister, Site, SocketLandmarks, TlsLandmarks,
 };
 
 /// What inspection says of one function that was asked for.
@@ -38,12 +40,17 @@ pub struct Inputs<'a> {
     pub executable: ModuleInfo,
     /// Every function that [`wanted`] chose, and what was found, in the same order.
     pub findings: Vec<(usize, Finding)>,
+    /// For each of the findings, what was found of the attributes that its rule asks for. What is
+    /// missing at the end counts as empty.
+    pub arguments: Vec<Vec<ArgumentFinding>>,
     /// Async bodies that were inlined away.
     pub inlined: &'a [InlinedBody],
     /// Library functions in the executable.
     pub landmarks: &'a Landmarks,
     /// OpenSSL, and the file it is in.
     pub tls: Option<(ModuleInfo, &'a TlsLandmarks)>,
+    /// The C library's functions on sockets, and the file they are in.
+    pub sockets: Option<(ModuleInfo, &'a SocketLandmarks)>,
 }
 
 /// Which functions a profile asks for: pairs of rule and function. The first rule that matches
@@ -61,25 +68,28 @@ pub fn wanted<'f>(profile: &Profile, functions: &'f [Function]) -> Vec<(usize, &
 /// Makes the plan. A function that cannot be probed is reported in the coverage; a plan without
 /// any probe on a function or library is possible and says so there.
 pub fn build(inputs: Inputs<'_>) -> ProbePlan {
-    let Inputs { profile, executable, findings, inlined, landmarks, tls } = inputs;
+    let Inputs { profile, executable, findings, arguments, inlined, landmarks, tls, sockets } =
+        inputs;
     let mut plan = Builder {
         modules: vec![executable],
         probes: Vec::new(),
         functions: Vec::new(),
         configs: Vec::new(),
         code: Vec::new(),
+        fetches: Fetches::default(),
     };
     let mut entries: Vec<EntryCoverage> = profile.spans.iter().map(entry).collect();
-    let mut by_rule: BTreeMap<usize, Vec<Finding>> = BTreeMap::new();
-    for (rule, finding) in findings {
-        by_rule.entry(rule).or_default().push(finding);
+    let mut by_rule: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+    let arguments = arguments.into_iter().chain(std::iter::repeat_with(Vec::new));
+    for ((rule, finding), arguments) in findings.into_iter().zip(arguments) {
+        by_rule.entry(rule).or_default().push((finding, arguments));
     }
     for (rule, findings) in by_rule {
         let (Some(entry), Some(spec)) = (entries.get_mut(rule), profile.spans.get(rule)) else {
             continue;
         };
-        for finding in findings {
-            plan.function(spec, finding, entry);
+        for (finding, arguments) in findings {
+            plan.function(spec, finding, arguments, entry);
         }
     }
     for (entry, rule) in entries.iter_mut().zip(&profile.spans) {
@@ -87,21 +97,29 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     }
 
     let any_async = plan.functions.iter().any(|f| f.is_async);
-    let leaves = profile.leaf.sqlite.is_some() || profile.leaf.tls.is_some();
+    let LeafRules { sqlite, tls: tls_rule, http } = &profile.leaf;
+    let leaves = sqlite.is_some() || tls_rule.is_some() || http.is_some();
     let mut coverage =
-        Coverage { tokio_version: landmarks.tokio_version.clone(), entries, landmarks: Vec::new() };
+        Coverage { tokio_version: landmarks.tokio_version.clone(), entries, ..Coverage::default() };
     if any_async || leaves {
         plan.tokio(landmarks, &mut coverage);
     }
-    if let Some(rule) = &profile.leaf.sqlite {
+    if let Some(rule) = sqlite {
         plan.sqlite(landmarks, &rule.name, &mut coverage);
     }
-    if let Some(rule) = &profile.leaf.tls {
-        plan.tls(landmarks, tls, &rule.name, &mut coverage);
+    if let Some(rule) = tls_rule {
+        plan.tls(tls, &rule.name, &mut coverage);
     }
-    let Builder { modules, probes, functions, configs, code } = plan;
+    if let Some(rule) = http {
+        plan.sockets(sockets, &rule.name, &mut coverage);
+    }
+    if tls_rule.is_some() || http.is_some() {
+        plan.hyper(landmarks, &mut coverage);
+    }
+    let Builder { modules, probes, functions, configs, code, fetches } = plan;
+    let fetches = fetches.all;
     let sql_text_offset = landmarks.sql_text_offset;
-    ProbePlan { modules, probes, functions, configs, code, sql_text_offset, coverage }
+    ProbePlan { modules, probes, functions, configs, fetches, code, sql_text_offset, coverage }
 }
 
 fn entry(rule: &SpanRule) -> EntryCoverage {
@@ -154,6 +172,7 @@ struct Builder {
     functions: Vec<FunctionMeta>,
     configs: Vec<FnConfig>,
     code: Vec<(u64, u64)>,
+    fetches: Fetches,
 }
 
 impl Builder {
@@ -181,7 +200,13 @@ impl Builder {
         }
     }
 
-    fn function(&mut self, rule: &SpanRule, finding: Finding, entry: &mut EntryCoverage) {
+    fn function(
+        &mut self,
+        rule: &SpanRule,
+        finding: Finding,
+        arguments: Vec<ArgumentFinding>,
+        entry: &mut EntryCoverage,
+    ) {
         let refuse = |entry: &mut EntryCoverage, name: &str, reason: String| {
             entry.refused.push(RefusedFunction { name: name.to_owned(), reason });
         };
@@ -219,6 +244,7 @@ impl Builder {
         }
         let path: Arc<str> = path_of(&function.name).into();
         let span = rule.name.as_deref().map_or_else(|| Arc::clone(&path), Arc::from);
+        let (fetch, attributes, available) = self.fetches.add(&rule.attributes, arguments);
         let probed = |is_async| ProbedFunction {
             name: function.name.to_string(),
             is_async,
@@ -231,6 +257,7 @@ impl Builder {
             } else {
                 ExitKind::Caller
             },
+            attributes: available.clone(),
         };
         let mut meta = FunctionMeta {
             id,
@@ -240,6 +267,8 @@ impl Builder {
             is_async: false,
             size_at_least: 0,
             size_exact: false,
+            attributes,
+            constants: rule.constants.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         };
         match &finding {
             Finding::Coroutine(c) => {
@@ -253,7 +282,7 @@ impl Builder {
                         SelfRegister::Rdi => SelfReg::Rdi,
                         SelfRegister::Rsi => SelfReg::Rsi,
                     } as u8,
-                    reserved: [0; 2],
+                    fetch,
                 });
                 for site in &c.entries {
                     self.place(0, site, Hook::PollEnter, Cookie::new(id, 0));
@@ -269,7 +298,7 @@ impl Builder {
                     state_offset: 0,
                     state_width: 0,
                     self_reg: 0,
-                    reserved: [0; 2],
+                    fetch: 0,
                 });
                 for site in &p.entries {
                     self.place(0, site, Hook::CallEnter, Cookie::new(id, 0));
@@ -346,18 +375,13 @@ impl Builder {
 
     fn tls(
         &mut self,
-        found: &Landmarks,
         tls: Option<(ModuleInfo, &TlsLandmarks)>,
         name: &str,
         coverage: &mut Coverage,
     ) {
         let before = self.probes.len();
         if let Some((module, functions)) = tls {
-            let index = self.modules.iter().position(|m| m.path == module.path);
-            let index = index.unwrap_or_else(|| {
-                self.modules.push(module);
-                self.modules.len() - 1
-            });
+            let index = self.module(module);
             let cookie = |ex: bool| Cookie::new(0, 0).with_arg(u8::from(ex));
             for (site, ex) in &functions.write {
                 self.place(index, site, Hook::TlsWrite, cookie(*ex));
@@ -365,10 +389,16 @@ impl Builder {
             for (site, ex) in &functions.read {
                 self.place(index, site, Hook::TlsRead, cookie(*ex));
             }
-            for (exit, ex) in &functions.read_exits {
-                let flags = if exit.at_ret { Cookie::AT_RET } else { 0 };
-                let cookie = Cookie::new(0, flags).with_arg(u8::from(*ex));
-                self.place(index, &exit.site, Hook::TlsReadExit, cookie);
+            let exits = [
+                (&functions.write_exits, Hook::TlsWriteExit),
+                (&functions.read_exits, Hook::TlsReadExit),
+            ];
+            for (exits, program) in exits {
+                for (exit, ex) in exits {
+                    let flags = if exit.at_ret { Cookie::AT_RET } else { 0 };
+                    let cookie = Cookie::new(0, flags).with_arg(u8::from(*ex));
+                    self.place(index, &exit.site, program, cookie);
+                }
             }
             for site in &functions.free {
                 self.place(index, site, Hook::TlsFree, cookie(false));
@@ -379,6 +409,44 @@ impl Builder {
             self.probes.len() - before,
             "no OpenSSL is mapped: no requests over TLS are shown",
         );
+    }
+
+    fn module(&mut self, module: ModuleInfo) -> usize {
+        let index = self.modules.iter().position(|m| m.path == module.path);
+        index.unwrap_or_else(|| {
+            self.modules.push(module);
+            self.modules.len() - 1
+        })
+    }
+
+    fn sockets(
+        &mut self,
+        sockets: Option<(ModuleInfo, &SocketLandmarks)>,
+        name: &str,
+        coverage: &mut Coverage,
+    ) {
+        let before = self.probes.len();
+        if let Some((module, SocketLandmarks { sent, received, close })) = sockets {
+            let index = self.module(module);
+            for (sites, program) in [(sent, Hook::SocketSent), (received, Hook::SocketReceived)] {
+                for (site, vectors) in sites {
+                    let cookie = Cookie::new(0, 0).with_arg(u8::from(*vectors));
+                    self.place(index, site, program, cookie);
+                }
+            }
+            for site in close {
+                self.place(index, site, Hook::SocketClose, Cookie::new(0, 0));
+            }
+        }
+        coverage.note(
+            &format!("sockets: {name}"),
+            self.probes.len() - before,
+            "where the C library's functions on sockets return cannot be told: requests without \
+             TLS are not shown",
+        );
+    }
+
+    fn hyper(&mut self, found: &Landmarks, coverage: &mut Coverage) {
         let before = self.probes.len();
         self.place_all(&found.http_send, Hook::HttpSend);
         self.place_all(&found.wake, Hook::TaskWake);

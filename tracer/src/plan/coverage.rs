@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::target::SourceLocation;
+use super::AttributeCoverage;
+use crate::target::{DebugInfoNote, SourceLocation};
 
 /// How a function's exits are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct ProbedFunction {
     pub cheap_exits: usize,
     /// How its exits are seen.
     pub exit_kind: ExitKind,
+    /// What its spans say of the values that it is given.
+    #[serde(default)]
+    pub attributes: Vec<AttributeCoverage>,
 }
 
 /// A function that matched and cannot be probed.
@@ -88,6 +92,9 @@ pub struct Coverage {
     pub entries: Vec<EntryCoverage>,
     /// By library function.
     pub landmarks: Vec<LandmarkCoverage>,
+    /// Files that may be debuginfo, and what became of each.
+    #[serde(default)]
+    pub debuginfo: Vec<DebugInfoNote>,
 }
 
 impl Coverage {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::{AttributeKey, AttributeMeta};
 use crate::span::{ClockAnchor, SpanKind};
 
 /// One traced function.
@@ -26,6 +27,12 @@ pub struct FunctionMeta {
     pub size_at_least: u32,
     /// `size_at_least` is the exact size, so an address outside is certainly not part of it.
     pub size_exact: bool,
+    /// What its spans say of the values that it was given.
+    #[serde(default)]
+    pub attributes: Vec<AttributeMeta>,
+    /// Attributes that all of its spans have.
+    #[serde(default)]
+    pub constants: Vec<(AttributeKey, String)>,
 }
 
 /// The process that was traced.

@@ -1,5 +1,6 @@
 //! A plan: probes as data, and the tables that the programs need.
 
+use tracer_ebpf::access::Fetch;
 use tracer_ebpf::config::FnConfig;
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::hook::Hook;
@@ -35,6 +36,8 @@ pub struct ProbePlan {
     pub functions: Vec<FunctionMeta>,
     /// Entry of the function table for each of [`Self::functions`].
     pub configs: Vec<FnConfig>,
+    /// Values to fetch, which [`Self::configs`] point to, from 1.
+    pub fetches: Vec<Fetch>,
     /// File ranges of the traced functions' code in the first module.
     pub code: Vec<(u64, u64)>,
     /// Offset of the SQL text in `sqlite3_stmt`.

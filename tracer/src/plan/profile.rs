@@ -1,12 +1,13 @@
 //! Profiles: which function is which span, as data.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::Pattern;
+use super::{AttributeKey, AttributeRules, Pattern};
 use crate::span::SpanKind;
 
 /// A profile as written (TOML).
@@ -36,6 +37,12 @@ pub struct SpanRule {
     pub kind: SpanKind,
     /// Where the body is written, for builds in which it is inlined.
     pub inlined: Option<InlinedRule>,
+    /// What the spans say of the values that the function was given.
+    #[serde(default)]
+    pub attributes: AttributeRules,
+    /// Attributes that all of them have.
+    #[serde(default)]
+    pub constants: BTreeMap<AttributeKey, String>,
 }
 
 /// How to recognise an inlined body.
@@ -56,6 +63,8 @@ pub struct LeafRules {
     pub sqlite: Option<LeafRule>,
     /// `[leaf.tls]`: requests through OpenSSL.
     pub tls: Option<LeafRule>,
+    /// `[leaf.http]`: requests made and served on plain sockets.
+    pub http: Option<LeafRule>,
 }
 
 /// One kind of leaf.
@@ -127,6 +136,8 @@ impl Profile {
             function: pattern,
             kind: SpanKind::Internal,
             inlined: None,
+            attributes: AttributeRules::default(),
+            constants: BTreeMap::new(),
         });
     }
 
@@ -179,6 +190,7 @@ mod tests {
         assert_eq!(names, ["agent_execution", "tool_call"]);
         assert_eq!(profile.leaf.sqlite.unwrap().name, "database_query");
         assert_eq!(profile.leaf.tls.unwrap().name, "api_call");
+        assert_eq!(profile.leaf.http.unwrap().name, "http_request");
     }
 
     #[test]

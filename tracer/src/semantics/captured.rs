@@ -11,18 +11,11 @@ use crate::span::SpanId;
 /// Spans whose bytes are kept at once. Beyond, the oldest go first.
 const MAX_SPANS: usize = 1 << 16;
 
-/// Most bytes kept of one kind for one span.
-const MAX_BYTES: usize = 64 << 10;
-
 /// What was captured for one span.
 #[derive(Debug, Default)]
 pub(super) struct Captured {
     /// The beginning of a statement's text.
     pub sql: Option<Box<[u8]>>,
-    /// What was written to a connection.
-    pub written: Vec<u8>,
-    /// What was read from it.
-    pub read: Vec<u8>,
 }
 
 /// By span.
@@ -41,8 +34,7 @@ impl CapturedBySpan {
         let captured = self.by_span.entry(span).or_default();
         match payload.what {
             PayloadKind::SqlText => captured.sql = Some(payload.bytes.into()),
-            PayloadKind::TlsWrite => append(&mut captured.written, payload.bytes),
-            PayloadKind::TlsRead => append(&mut captured.read, payload.bytes),
+            PayloadKind::Request | PayloadKind::Response => {}
         }
     }
 
@@ -61,9 +53,4 @@ impl CapturedBySpan {
             stats.captures_evicted += u64::from(self.by_span.remove(&oldest).is_some());
         }
     }
-}
-
-fn append(to: &mut Vec<u8>, bytes: &[u8]) {
-    let room = MAX_BYTES.saturating_sub(to.len());
-    to.extend_from_slice(&bytes[..bytes.len().min(room)]);
 }

@@ -11,8 +11,8 @@ use super::names::dropped_type;
 use super::scan::Scan;
 use super::sites::{entry, exits};
 use super::{
-    Coroutine, Function, Image, InlinedBody, Landmarks, PlainFunction, Site, TlsLandmarks,
-    landmarks, parallel,
+    Coroutine, Function, Image, InlinedBody, Landmarks, PlainFunction, Site, SocketLandmarks,
+    StateByte, TlsLandmarks, Undescribed, landmarks, parallel,
 };
 
 /// Why a function is not traced as a coroutine.
@@ -164,6 +164,37 @@ impl<'image> Analysis<'image> {
     /// OpenSSL's functions in this image.
     pub fn tls_landmarks(&self) -> TlsLandmarks {
         landmarks::tls(self.image, &self.scan)
+    }
+
+    /// libc's functions on sockets in this image.
+    pub fn socket_landmarks(&self) -> SocketLandmarks {
+        self.image.socket_landmarks()
+    }
+
+    /// Every poll function that keeps its name: that, and where its state is.
+    pub(super) fn states(&self) -> Vec<(Arc<str>, StateByte)> {
+        let symbols = self.image.symbols();
+        let polls = self.polls().iter();
+        let known = polls.filter_map(|(start, poll)| Some((*start, poll.as_ref().ok()?.state)));
+        known
+            .flat_map(|(start, state)| {
+                symbols.names_at(start).into_iter().map(move |name| (name, state))
+            })
+            .collect()
+    }
+
+    /// Where the poll functions of this name begin that have their state at the same place.
+    pub fn polls_like(&self, name: &str, state: StateByte) -> Vec<u64> {
+        let functions = self.image.symbols().named(name).iter();
+        let starts = functions.flat_map(|function| function.copies.iter().map(|(addr, _)| *addr));
+        let fits =
+            |start: &u64| matches!(self.polls().get(start), Some(Ok(poll)) if poll.state == state);
+        starts.filter(fits).collect()
+    }
+
+    /// What the code of a coroutine says of its captured arguments.
+    pub fn undescribed(&self, coroutine: &Coroutine) -> Undescribed<'_> {
+        Undescribed::new(self.image, &self.scan, coroutine)
     }
 
     fn poll(&self, start: u64) -> Result<&Poll, WhyNot> {

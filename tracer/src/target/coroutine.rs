@@ -197,46 +197,71 @@ fn is_stored(code: &[Instruction], state: &StateByte) -> bool {
 /// counts as the coroutine's address only if it is never anything else in the whole function, or
 /// between such a load and the next place where control can come from elsewhere.
 fn touched(code: &[Instruction], self_register: SelfRegister) -> u32 {
-    let own = match self_register {
+    Facts::find(code, own_register(self_register)).1
+}
+
+/// Number of the register that the coroutine is passed in.
+fn own_register(self_register: SelfRegister) -> usize {
+    match self_register {
         SelfRegister::Rdi => RDI,
         SelfRegister::Rsi => RSI,
-    };
-    let mut targets: Vec<_> = code.iter().filter_map(direct_target).collect();
-    targets.sort_unstable();
-    let mut writes = Writes::new();
-    let written: Vec<_> = code.iter().map(|instruction| writes.of(instruction)).collect();
-    let mut facts = Facts::default();
-    // Facts that hold everywhere rest on each other: start from the entry, add what is always a
-    // copy, and repeat until nothing is added. Each round is right by itself.
-    let mut end = 0;
-    for _ in 0..MAX_ROUNDS {
-        let (found, touched) = facts.pass(code, &written, &targets, own);
-        end = touched;
-        if found == facts {
-            break;
-        }
-        facts = found;
     }
-    end
 }
 
 /// Registers and stack slots that hold the coroutine's address plus an offset wherever they are
 /// used in the function.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Facts {
+pub(super) struct Facts {
     registers: [Option<i64>; 16],
     stack: HashMap<i64, i64>,
+    own: usize,
 }
 
 impl Facts {
+    /// What holds everywhere in `code`, a poll function.
+    pub(super) fn of(code: &[Instruction], self_register: SelfRegister) -> Self {
+        Self::find(code, own_register(self_register)).0
+    }
+
+    /// Offset from the coroutine's address that each register always holds.
+    pub(super) fn registers(&self) -> [Option<i64>; 16] {
+        self.registers
+    }
+
+    /// The register in which the coroutine is passed.
+    pub(super) fn own_register(&self) -> usize {
+        self.own
+    }
+
+    /// Offset from the coroutine's address that a slot of the stack frame always holds.
+    pub(super) fn stack_slot(&self, slot: i64) -> Option<i64> {
+        self.stack.get(&slot).copied()
+    }
+
+    /// What holds everywhere, and the end of the coroutine's bytes that are touched.
+    fn find(code: &[Instruction], own: usize) -> (Self, u32) {
+        let mut targets: Vec<_> = code.iter().filter_map(direct_target).collect();
+        targets.sort_unstable();
+        let mut writes = Writes::new();
+        let written: Vec<_> = code.iter().map(|instruction| writes.of(instruction)).collect();
+        let mut facts = Self { own, ..Self::default() };
+        // Facts that hold everywhere rest on each other: start from the entry, add what is always
+        // a copy, and repeat until nothing is added. Each round is right by itself.
+        let mut end = 0;
+        for _ in 0..MAX_ROUNDS {
+            let (found, touched) = facts.pass(code, &written, &targets);
+            end = touched;
+            if found == facts {
+                break;
+            }
+            facts = found;
+        }
+        (facts, end)
+    }
+
     /// One pass: what always holds, given what is known to; and the end of the last byte touched.
-    fn pass(
-        &self,
-        code: &[Instruction],
-        written: &[u16],
-        targets: &[u64],
-        own: usize,
-    ) -> (Self, u32) {
+    fn pass(&self, code: &[Instruction], written: &[u16], targets: &[u64]) -> (Self, u32) {
+        let own = self.own;
         // `None`: not written yet; `Some(None)`: written with something else.
         let mut registers: [Option<Option<i64>>; 16] = [None; 16];
         let mut stack: HashMap<i64, Option<Option<i64>>> = HashMap::new();
@@ -284,7 +309,7 @@ impl Facts {
                 _ => local = self.registers,
             }
         }
-        let mut facts = Self::default();
+        let mut facts = Self { own, ..Self::default() };
         for (number, value) in registers.iter().enumerate() {
             // A call may change the others without a word.
             if number != RSP && !CALLER_SAVED.contains(&number) {

@@ -111,6 +111,10 @@ pub(super) fn gpr(register: Register) -> Option<usize> {
 /// `rax`, `rcx`, `rdx`, `rsi`, `rdi`, `r8`–`r11`: what a callee may change (System V ABI).
 pub(super) const CALLER_SAVED: [usize; 9] = [0, 1, 2, 6, 7, 8, 9, 10, 11];
 
+/// Number of `rax`.
+pub(super) const RAX: usize = 0;
+/// Number of `rdx`.
+pub(super) const RDX: usize = 2;
 /// Number of `rsp`.
 pub(super) const RSP: usize = 4;
 /// Number of `rsi`.

@@ -6,7 +6,9 @@ use std::collections::HashMap;
 
 use iced_x86::{Code, ConditionCode, FlowControl, Instruction, Mnemonic, OpKind, Register};
 
-use super::decode::{CALLER_SAVED, RDI, RSI, RSP, direct_target, gpr, stack_slot, stack_store};
+use super::decode::{
+    CALLER_SAVED, RDI, RDX, RSI, RSP, direct_target, gpr, stack_slot, stack_store,
+};
 use super::scan::Scan;
 use super::sites::{Writes, bit};
 use super::{Image, SelfRegister};
@@ -48,6 +50,8 @@ pub(super) struct Walk<'a> {
     stack: HashMap<i64, Value>,
     flags: Option<Flags>,
     writes: Writes,
+    /// Words at known addresses are read-only tables, too.
+    tables: bool,
 }
 
 /// Where a walk ended.
@@ -81,6 +85,7 @@ impl<'a> Walk<'a> {
             stack: HashMap::new(),
             flags: None,
             writes: Writes::new(),
+            tables: false,
         }
     }
 
@@ -90,47 +95,83 @@ impl<'a> Walk<'a> {
         let mut at = 0;
         for _ in 0..MAX_STEPS {
             let instruction = self.code.get(at)?;
-            let target = match instruction.flow_control() {
-                FlowControl::Next => {
-                    self.step(instruction);
-                    None
-                }
-                FlowControl::ConditionalBranch => {
-                    let condition = instruction.condition_code();
-                    if self.flags?.holds(condition)? {
-                        Some(direct_target(instruction)?)
-                    } else {
-                        None
-                    }
-                }
-                FlowControl::UnconditionalBranch if !self.scan.is_resumed_panic(instruction) => {
-                    Some(direct_target(instruction)?)
-                }
-                FlowControl::IndirectBranch if !self.scan.is_resumed_panic(instruction) => {
-                    Some(self.indirect_target(instruction)?)
-                }
-                _ if self.scan.is_resumed_panic(instruction) => {
-                    let location = match self.registers[RDI] {
-                        Value::Known(addr) => Some(addr),
-                        _ => None,
-                    };
-                    return Some(Panicked { location });
-                }
-                FlowControl::Call | FlowControl::IndirectCall => {
-                    for number in CALLER_SAVED {
-                        self.registers[number] = Value::Unknown;
-                    }
-                    self.flags = None;
-                    None
-                }
-                _ => return None,
-            };
-            at = match target {
-                None => at + 1,
-                Some(addr) => self.code.binary_search_by_key(&addr, Instruction::ip).ok()?,
-            };
+            if self.scan.is_resumed_panic(instruction) {
+                let location = match self.registers[RDI] {
+                    Value::Known(addr) => Some(addr),
+                    _ => None,
+                };
+                return Some(Panicked { location });
+            }
+            at = self.follow(at, instruction)?;
         }
         None
+    }
+
+    /// The instructions from the entry up to the first branch that depends on anything but the
+    /// state, in the order in which they run; that branch is the last.
+    pub(super) fn run_to_decision(mut self) -> Vec<usize> {
+        let (mut way, mut at) = (Vec::new(), 0);
+        for _ in 0..MAX_STEPS {
+            let Some(instruction) = self.code.get(at) else { break };
+            way.push(at);
+            let Some(next) = self.follow(at, instruction) else { break };
+            at = next;
+        }
+        way
+    }
+
+    /// Follows the code to its first call, or to the jump that takes it elsewhere. Returns the
+    /// function and its second and third argument, if all are known.
+    pub(super) fn run_to_tail_call(mut self) -> Option<(u64, u64, u64)> {
+        self.tables = true;
+        let mut at = 0;
+        for _ in 0..MAX_STEPS {
+            let instruction = self.code.get(at)?;
+            let callee = match instruction.flow_control() {
+                FlowControl::Call | FlowControl::UnconditionalBranch => direct_target(instruction),
+                FlowControl::IndirectCall | FlowControl::IndirectBranch => {
+                    self.indirect_target(instruction)
+                }
+                _ => None,
+            };
+            let is_inside = |addr| self.code.binary_search_by_key(&addr, Instruction::ip).is_ok();
+            if let Some(callee) = callee.filter(|addr| !is_inside(*addr)) {
+                return match (self.registers[RSI], self.registers[RDX]) {
+                    (Value::Known(second), Value::Known(third)) => Some((callee, second, third)),
+                    _ => None,
+                };
+            }
+            at = self.follow(at, instruction)?;
+        }
+        None
+    }
+
+    /// Carries out one instruction; returns which one is next, if that is known.
+    fn follow(&mut self, at: usize, instruction: &Instruction) -> Option<usize> {
+        let target = match instruction.flow_control() {
+            FlowControl::Next => {
+                self.step(instruction);
+                None
+            }
+            FlowControl::ConditionalBranch => {
+                let condition = instruction.condition_code();
+                if self.flags?.holds(condition)? { Some(direct_target(instruction)?) } else { None }
+            }
+            FlowControl::UnconditionalBranch => Some(direct_target(instruction)?),
+            FlowControl::IndirectBranch => Some(self.indirect_target(instruction)?),
+            FlowControl::Call | FlowControl::IndirectCall => {
+                for number in CALLER_SAVED {
+                    self.registers[number] = Value::Unknown;
+                }
+                self.flags = None;
+                None
+            }
+            _ => return None,
+        };
+        match target {
+            None => Some(at + 1),
+            Some(addr) => self.code.binary_search_by_key(&addr, Instruction::ip).ok(),
+        }
     }
 
     fn indirect_target(&self, jump: &Instruction) -> Option<u64> {
@@ -202,6 +243,13 @@ impl<'a> Walk<'a> {
                     .image
                     .u32_at(addr)
                     .map_or(Value::Unknown, |word| Value::Known(u64::from(word))),
+                (Some(addr), 8) if self.tables => {
+                    self.image.pointer_at(addr).map_or(Value::Unknown, Value::Known)
+                }
+                (Some(addr), 1) if self.tables => self
+                    .image
+                    .bytes(addr, 1)
+                    .map_or(Value::Unknown, |byte| Value::Known(u64::from(byte[0]))),
                 _ => Value::Unknown,
             },
             kind if is_immediate(kind) => Value::Known(instruction.immediate(operand)),
@@ -247,6 +295,7 @@ impl<'a> Walk<'a> {
             }
             (Mnemonic::Sub, Value::Known(a), Value::Known(b)) => Value::Known(a.wrapping_sub(b)),
             (Mnemonic::And, Value::Known(a), Value::Known(b)) => Value::Known(a & b),
+            (Mnemonic::Shl, Value::Known(a), Value::Known(b)) if b < 64 => Value::Known(a << b),
             (Mnemonic::Xor, ..) if same => Value::Known(0),
             (Mnemonic::Inc, Value::Known(a), _) => Value::Known(a.wrapping_add(1)),
             (Mnemonic::Dec, Value::Known(a), _) => Value::Known(a.wrapping_sub(1)),

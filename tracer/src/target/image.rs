@@ -13,7 +13,7 @@ use object::read::elf::{Dyn as _, FileHeader, ProgramHeader as _, SectionHeader 
 use super::decode::{MAX_INSTRUCTION, decoder, probe_cost};
 use super::relocations::Relocations;
 use super::symbols::Symbols;
-use super::{Function, ModuleInfo, Site, TargetError};
+use super::{DebugInfo, Function, ModuleInfo, Site, SocketLandmarks, TargetError, landmarks};
 
 pub(super) type Header = elf::FileHeader64<LittleEndian>;
 pub(super) const LE: LittleEndian = LittleEndian;
@@ -52,7 +52,7 @@ impl Section {
 
 /// One ELF file.
 pub struct Image {
-    data: Mmap,
+    data: Arc<Mmap>,
     info: ModuleInfo,
     segments: Vec<Segment>,
     sections: Vec<Section>,
@@ -147,7 +147,7 @@ impl Image {
         }
         let info = ModuleInfo { path: path.to_owned(), name: name.to_owned(), build_id };
         Ok(Self {
-            data,
+            data: Arc::new(data),
             info,
             segments,
             sections,
@@ -161,7 +161,7 @@ impl Image {
     /// Libraries that the dynamic linker would load for it (`DT_NEEDED`).
     pub fn needed_libraries(&self) -> Vec<String> {
         let needed = || {
-            let data = &*self.data;
+            let data = self.data();
             let sections = Header::parse(data).ok()?.sections(LE, data).ok()?;
             let (entries, strings) = sections.dynamic(LE, data).ok()??;
             let strings = sections.strings(LE, data, strings).ok()?;
@@ -182,9 +182,22 @@ impl Image {
         &self.info
     }
 
+    /// What describes its types, if it has that with it.
+    ///
+    /// # Errors
+    /// There is none that can be read: why, for a person.
+    pub fn debuginfo(&self) -> Result<DebugInfo, String> {
+        DebugInfo::of_mapping(Arc::clone(&self.data))
+    }
+
     /// All functions, by symbol, ordered by name.
     pub fn functions(&self) -> &[Function] {
         self.symbols().functions()
+    }
+
+    /// libc's functions on sockets, where they are in this image.
+    pub fn socket_landmarks(&self) -> SocketLandmarks {
+        landmarks::sockets(self)
     }
 
     /// Demangled names of the functions whose code begins at `addr`. More than one: the linker or
@@ -227,7 +240,17 @@ impl Image {
     }
 
     pub(super) fn data(&self) -> &[u8] {
-        &self.data
+        &self.data[..]
+    }
+
+    /// The bytes of a section of the file, also of one that is not in memory at run time.
+    pub(super) fn section_data(&self, name: &[u8]) -> Option<&[u8]> {
+        let data = self.data();
+        let table = Header::parse(data).ok()?.sections(LE, data).ok()?;
+        let mut sections = table.iter().take(MAX_SECTIONS);
+        let found =
+            sections.find(|section| table.section_name(LE, section).is_ok_and(|n| n == name))?;
+        found.data(LE, data).ok()
     }
 
     pub(super) fn sections(&self) -> &[Section] {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use iced_x86::{Code, OpKind, Register};
+use iced_x86::{Code, Mnemonic, OpKind, Register};
 
-use super::decode::{RDI, gpr};
+use super::decode::{RAX, RDI, RDX, RSI, gpr};
 use super::names::{dropped_type, drops_box_of};
 use super::scan::Scan;
-use super::sites::{at_returns, body, entry, exits_ignoring_pointers};
-use super::{ExitSite, Image, Landmarks, Site, TlsLandmarks, task_poll};
+use super::sites::{Writes, at_returns, bit, body, entry, exits_ignoring_pointers};
+use super::{Cost, ExitSite, Image, Landmarks, Site, SocketLandmarks, TlsLandmarks, task_poll};
 
 /// Collects [`Landmarks`].
 pub(super) fn landmarks(image: &Image, scan: &Scan) -> Landmarks {
@@ -60,19 +60,66 @@ pub(super) fn tls(image: &Image, scan: &Scan) -> TlsLandmarks {
         let with = |name, is_ex| entries(image, &[name]).into_iter().map(move |site| (site, is_ex));
         with(plain, false).chain(with(ex, true)).collect()
     };
-    let read_exits = [("SSL_read", false), ("SSL_read_ex", true)].into_iter();
+    let exits = |plain, ex| {
+        let with = |name, is_ex| {
+            let all = addresses(image, &[name]).into_iter();
+            all.flat_map(|addr| returns_behind_thunk(image, scan, addr))
+                .map(move |exit| (exit, is_ex))
+                .collect::<Vec<_>>()
+        };
+        with(plain, false).into_iter().chain(with(ex, true)).collect()
+    };
     TlsLandmarks {
         write: pair("SSL_write", "SSL_write_ex"),
         read: pair("SSL_read", "SSL_read_ex"),
-        read_exits: read_exits
-            .flat_map(|(name, is_ex)| {
-                let all = addresses(image, &[name]).into_iter();
-                all.flat_map(|addr| returns_behind_thunk(image, scan, addr))
-                    .map(move |exit| (exit, is_ex))
-            })
-            .collect(),
+        write_exits: exits("SSL_write", "SSL_write_ex"),
+        read_exits: exits("SSL_read", "SSL_read_ex"),
         free: entries(image, &["SSL_free"]),
     }
+}
+
+/// Collects [`SocketLandmarks`]. (`read` and `write` are left out: runtimes read and write sockets
+/// with the functions below, and files, pipes and wakeups with those.)
+pub(super) fn sockets(image: &Image) -> SocketLandmarks {
+    let behind = |names: &[&str], vectors| -> Vec<(Site, bool)> {
+        let all = addresses(image, names).into_iter();
+        all.flat_map(|addr| behind_system_calls(image, addr)).map(|site| (site, vectors)).collect()
+    };
+    let both = |plain: &[&str], vectored| {
+        let mut all = behind(plain, false);
+        all.extend(behind(&[vectored], true));
+        all
+    };
+    SocketLandmarks {
+        sent: both(&["send", "sendto"], "writev"),
+        received: both(&["recv", "recvfrom"], "readv"),
+        close: entries(image, &["close"]),
+    }
+}
+
+/// Where the result of each system call in a function is tested: the first emulated instruction
+/// behind `syscall`, while the arguments, which the kernel preserves, and the result are in their
+/// registers. Empty when one of them has none.
+fn behind_system_calls(image: &Image, start: u64) -> Vec<Site> {
+    let code = body(image, start);
+    let mut writes = Writes::new();
+    let kept = [RAX, RDI, RSI, RDX].iter().fold(0, |mask, number| mask | bit(*number));
+    let mut sites = Vec::new();
+    for (at, _) in code.iter().enumerate().filter(|(_, i)| i.mnemonic() == Mnemonic::Syscall) {
+        let behind = code.iter().skip(at + 1).take(4);
+        let mut found = None;
+        for instruction in behind {
+            found = image.site(instruction.ip()).filter(|site| site.cost == Cost::Emulated);
+            if found.is_some() || writes.of(instruction) & kept != 0 {
+                break;
+            }
+        }
+        match found {
+            Some(site) => sites.push(site),
+            None => return Vec::new(),
+        }
+    }
+    sites
 }
 
 /// Where the functions of these names begin, ordered, each once.

@@ -10,7 +10,9 @@
 //! input ends in a [`TargetError`].
 
 mod analysis;
+mod arguments;
 mod coroutine;
+mod debuginfo;
 mod decode;
 mod dispatch;
 mod error;
@@ -29,6 +31,11 @@ mod task_poll;
 mod types;
 
 pub use analysis::{Analysis, WhyNot};
+pub use arguments::{Access, AccessStep, FoundArgument, Place, Shape, Undescribed, WantedArgument};
+pub use debuginfo::{
+    DebugInfo, DebugInfoNote, DebugInfoOptions, DebugInfoSource, Reader as DebugInfoReader,
+    sources as debuginfo_sources,
+};
 pub use decode::probe_cost;
 pub use error::{TargetError, TargetErrorKind};
 pub use image::Image;

@@ -41,6 +41,8 @@ pub struct Target {
     pub exe: Arc<Image>,
     /// OpenSSL, where it is a library of its own.
     pub libssl: Option<Arc<Image>>,
+    /// The C library, where it is a library of its own.
+    pub libc: Option<Arc<Image>>,
     /// Device and inode of the program: another one after `execve`.
     exe_id: (u64, u64),
 }
@@ -92,8 +94,11 @@ impl Target {
         })?;
         let maps = process.maps().map_err(|error| proc_error(pid, error))?;
         let modules: Vec<_> = maps.into_iter().filter_map(module).collect();
-        let libssl = modules.iter().find(|module| is_libssl(&module.name));
-        let libssl = libssl.map(|module| open_module(pid, module).map(Arc::new)).transpose()?;
+        let library = |is: fn(&Path) -> bool| {
+            let module = modules.iter().find(|module| is(&module.name));
+            module.map(|module| open_module(pid, module).map(Arc::new)).transpose()
+        };
+        let (libssl, libc) = (library(is_libssl)?, library(is_libc)?);
         let target = Self {
             pid,
             start_time: stat.starttime,
@@ -101,6 +106,7 @@ impl Target {
             modules,
             exe: Arc::new(exe),
             libssl,
+            libc,
             exe_id: (exe_file.dev(), exe_file.ino()),
         };
         // Everything above was read at different times: it belongs together only if the process
@@ -187,6 +193,12 @@ fn is_libssl(name: &Path) -> bool {
     name.file_name()
         .and_then(|name| name.to_str())
         .is_some_and(|name| name.starts_with("libssl.so") || name.starts_with("libssl-"))
+}
+
+fn is_libc(name: &Path) -> bool {
+    name.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+        name.starts_with("libc.so") || name.starts_with("libc-") || name.starts_with("ld-musl-")
+    })
 }
 
 /// Opens the very file that is mapped; where that needs a capability we lack

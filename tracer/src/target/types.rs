@@ -194,10 +194,24 @@ pub struct TlsLandmarks {
     pub write: Vec<(Site, bool)>,
     /// `SSL_read` and `SSL_read_ex`: entries, with whether it is the `_ex` form.
     pub read: Vec<(Site, bool)>,
-    /// Their exits, with whether it is the `_ex` form.
+    /// Exits of `SSL_write` and `SSL_write_ex`, with whether it is the `_ex` form.
+    pub write_exits: Vec<(ExitSite, bool)>,
+    /// Exits of `SSL_read` and `SSL_read_ex`, with whether it is the `_ex` form.
     pub read_exits: Vec<(ExitSite, bool)>,
     /// `SSL_free`.
     pub free: Vec<Site>,
+}
+
+/// libc's functions on sockets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SocketLandmarks {
+    /// Behind the system calls of `send` and `sendto`, and of `writev` (`true`): descriptor,
+    /// buffer and result are all in their registers.
+    pub sent: Vec<(Site, bool)>,
+    /// The same for `recv` and `recvfrom`, and for `readv`.
+    pub received: Vec<(Site, bool)>,
+    /// `close`: entries.
+    pub close: Vec<Site>,
 }
 
 /// One ELF file of the target, to be probed through `path`.

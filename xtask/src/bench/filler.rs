@@ -48,7 +48,6 @@ fn object(count: usize) -> Result<Vec<u8>> {
     let name = b".text.filler".to_vec();
     let section = object.add_section(vec![], name, object::SectionKind::Text);
     let mut code = Vec::with_capacity(count * BODY);
-    let mut in_group = 0;
     for n in 0..count {
         let at = code.len();
         body(&mut code, if n == 0 { None } else { Some(at - BODY) });
@@ -57,8 +56,7 @@ fn object(count: usize) -> Result<Vec<u8>> {
             *sum += size;
             Some((name, *sum))
         });
-        let named = group.into_iter().find(|&(_, end)| in_group < end).map(|(name, _)| name);
-        in_group += 1;
+        let named = group.into_iter().find(|&(_, end)| n < end).map(|(name, _)| name);
         let name = match named {
             Some(name) => format!("_ZN6filler{}{name}17h{n:016x}E", name.len()),
             None => format!("_ZN6filler4rest8f{n:07x}17h{n:016x}E"),

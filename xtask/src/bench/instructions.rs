@@ -115,7 +115,7 @@ fn trace(n: u64, write: &mut impl FnMut(&[u8])) {
                     key: 0x1000,
                     leaf: LeafKind::Statement as u8,
                     source: ParentSource::Frame as u8,
-                    reserved: [0; 6],
+                    task: [0; 6],
                 }
                 .as_bytes(),
             );
@@ -135,6 +135,7 @@ fn statement(header: Header) -> Payload {
     Payload {
         header,
         key: 0x1000,
+        offset: 0,
         len: TEXT.len() as u32,
         captured: TEXT.len() as u16,
         what: PayloadKind::SqlText as u8,

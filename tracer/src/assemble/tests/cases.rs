@@ -4,7 +4,6 @@ use insta::assert_snapshot;
 
 use super::scene::*;
 use crate::events::{EndHow, ParentSource};
-use crate::span::MonoNs;
 
 /// Where task 0x9000's future lies.
 const CELL: u64 = 0x9038;
@@ -290,14 +289,19 @@ fn memory_of_a_dead_task_does_not_take_its_next_owner_along() {
     let mut scene = Scene::new();
     scene.assembler.losing_ends(true);
     // Its end is lost, and its memory becomes another task's, whose first starts are lost too.
-    scene.start(start(1, BIG, CELL).in_task(TASK));
+    scene.start(start(1, BIG, CELL - 16).in_task(TASK));
     scene.start(start(2, BIG, CELL).in_task(0x5000).from(ParentSource::Lost));
     scene.start(start(3, SMALL, CELL + 50).below(2).in_task(0x5000));
+    // Later than anybody's patience with the first.
+    scene.ts += 5_000_000_000;
     scene.start(start(4, SMALL, CELL + 300).below(2).in_task(0x5000));
-    scene.returned(3);
-    scene.returned(2);
-    assert_eq!(scene.span(2).end, Some(MonoNs(6)));
-    assert_eq!(scene.span(3).end, Some(MonoNs(5)));
+    assert_snapshot!(scene.draw(), @r"
+    big 1..2 unknown
+    big 2..5000005 running orphan=parent_lost
+      small 3..5000005 running
+      small 5000004..5000005 running
+    displaced=1
+    ");
 }
 
 #[test]

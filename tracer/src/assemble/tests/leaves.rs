@@ -80,22 +80,22 @@ fn a_request_ends_when_its_response_is_complete() {
     let mut scene = Scene::new();
     scene.start(start(1, VAGUE, 0x1000));
     scene.leaf(2, TlsRequest, ParentSource::Link, 1);
-    scene.payload(2, PayloadKind::TlsWrite, b"POST /v1/messages HTTP/1.1\r\n");
-    scene.payload(2, PayloadKind::TlsRead, b"HTTP/1.1 429 Slow\r\nContent-Length: 3\r\n\r\n");
-    scene.payload(2, PayloadKind::TlsRead, b"abc");
+    scene.payload(2, PayloadKind::Request, b"POST /v1/messages HTTP/1.1\r\n\r\n");
+    scene.payload(2, PayloadKind::Response, b"HTTP/1.1 429 Slow\r\nContent-Length: 3\r\n\r\n");
+    scene.payload(2, PayloadKind::Response, b"abc");
     assert_eq!(scene.ended.len(), 1);
-    scene.payload(2, PayloadKind::TlsRead, b"what is this");
+    scene.payload(2, PayloadKind::Response, b"what is this");
     scene.leaf_end(2, -1);
     scene.leaf(3, TlsRequest, ParentSource::Unknown, 0);
-    scene.payload(3, PayloadKind::TlsWrite, b"PRI * HTTP/2.0\r\n");
-    scene.payload(3, PayloadKind::TlsRead, b"\0\0\0");
+    scene.payload(3, PayloadKind::Request, b"PRI * HTTP/2.0\r\n");
+    scene.payload(3, PayloadKind::Response, b"\0\0\0");
     scene.leaf_end(3, -1);
     scene.leaf(4, TlsRequest, ParentSource::Root, 0);
     assert_snapshot!(scene.draw(), @r"
     vague 1..13 running
       api_call 2..5 error
-    api_call 8..11 returned orphan=unlinked
-    api_call 12..13 running
+    http_request 12..13 running
+    not_http=1
     ");
 }
 
@@ -110,16 +110,17 @@ fn a_handle_in_use_again_ends_the_leaf_before() {
         source: ParentSource::Root,
         key: 0x5001,
         kind: TlsRequest,
+        task: None,
     };
     scene.feed(&crate::events::Event::LeafStart(again));
     again.id = crate::events::KernelId::new(1).unwrap();
     scene.feed(&crate::events::Event::LeafStart(again));
     scene.link(9, 1);
-    scene.payload(9, PayloadKind::TlsRead, b"x");
+    scene.payload(9, PayloadKind::Response, b"x");
     scene.leaf_end(9, 0);
     assert_snapshot!(scene.draw(), @r"
-    api_call 1..5 unknown
-    api_call 5..5 running
+    http_request 1..5 unknown
+    http_request 5..5 running
     duplicate_start=1
     leaf_replaced=1
     leaf_without_start=3

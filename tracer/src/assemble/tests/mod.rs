@@ -6,4 +6,5 @@ mod leaves;
 mod model;
 mod properties;
 mod scene;
+mod served;
 mod wire;

@@ -451,7 +451,7 @@ impl Machine {
         let leaf = KernelId::new(id).unwrap();
         let known = asker.filter(|_| !by_worker);
         let (key, begin) = (0x5000 + id, stamp);
-        let begin = LeafStart { at: begin, id: leaf, parent: known, source, key, kind };
+        let begin = LeafStart { at: begin, id: leaf, parent: known, source, key, kind, task: None };
         let link = Event::LeafLink(LeafLink { at: stamp, id: leaf, parent: asker });
         let end = LeafEnd { at: stamp, id: leaf, end: stamp.ts, count: 0, status: Some(101) };
         let events = &mut self.run.events;

@@ -39,6 +39,8 @@ pub fn meta_with(sizes: [u32; 5]) -> TraceMeta {
         is_async,
         size_at_least,
         size_exact: size_at_least != 0,
+        attributes: Vec::new(),
+        constants: Vec::new(),
     };
     let functions = vec![
         function(BIG, "big", sizes[0], true),
@@ -99,6 +101,8 @@ pub struct Scene {
     out: Vec<Output>,
     started: HashMap<SpanId, Span>,
     pub ended: Vec<Span>,
+    /// Bytes of each request and response so far.
+    streams: HashMap<(u64, PayloadKind), u64>,
 }
 
 impl Scene {
@@ -112,7 +116,14 @@ impl Scene {
 
     pub fn of(meta: Arc<TraceMeta>, limits: Limits) -> Self {
         let assembler = Assembler::new(meta, limits);
-        Self { assembler, ts: 0, out: Vec::new(), started: HashMap::new(), ended: Vec::new() }
+        Self {
+            assembler,
+            ts: 0,
+            out: Vec::new(),
+            started: HashMap::new(),
+            ended: Vec::new(),
+            streams: HashMap::new(),
+        }
     }
 
     fn stamp(&mut self) -> Stamp {
@@ -186,7 +197,21 @@ impl Scene {
     pub fn leaf(&mut self, id: u64, kind: LeafKind, source: ParentSource, parent: u64) {
         let (at, key) = (self.stamp(), 0x5000 + id);
         let (id, parent) = (KernelId::new(id).unwrap(), KernelId::new(parent));
-        self.feed(&Event::LeafStart(LeafStart { at, id, parent, source, key, kind }));
+        self.feed(&Event::LeafStart(LeafStart { at, id, parent, source, key, kind, task: None }));
+    }
+
+    /// A request is read in `task` on connection `key`.
+    pub fn serve(&mut self, id: u64, key: u64, task: u64) {
+        let at = self.stamp();
+        self.feed(&Event::LeafStart(LeafStart {
+            at,
+            id: KernelId::new(id).unwrap(),
+            parent: None,
+            source: ParentSource::Root,
+            key,
+            kind: LeafKind::ServedRequest,
+            task: TaskAddr::new(task),
+        }));
     }
 
     pub fn link(&mut self, id: u64, parent: u64) {
@@ -202,11 +227,22 @@ impl Scene {
         self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: 1, status }));
     }
 
+    /// A connection is closed before anything was read or written in answer.
+    pub fn closed(&mut self, id: u64) {
+        let at = self.stamp();
+        let id = KernelId::new(id).unwrap();
+        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: 0, status: None }));
+    }
+
     pub fn payload(&mut self, id: u64, what: PayloadKind, bytes: &[u8]) {
         let at = self.stamp();
-        let (key, id) = (0x5000 + id, KernelId::new(id).unwrap());
-        let len = bytes.len() as u32;
-        self.feed(&Event::Payload(Payload { at, id, key, what, len, bytes, tail: [0; 8] }));
+        let (key, len) = (0x5000 + id, bytes.len() as u32);
+        let next = self.streams.entry((id, what)).or_default();
+        let offset = *next;
+        *next += u64::from(len);
+        let id = KernelId::new(id).unwrap();
+        let tail = [0; 8];
+        self.feed(&Event::Payload(Payload { at, id, key, what, offset, len, bytes, tail }));
     }
 
     pub fn finish(&mut self) {

@@ -54,7 +54,7 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
             key: e.key,
             leaf: e.kind as u8,
             source: e.source as u8,
-            reserved: [0; 6],
+            task: e.task.map_or(0, |task| task.0.get()).to_le_bytes()[..6].try_into().unwrap(),
         }
         .as_bytes()
         .to_vec(),
@@ -70,12 +70,14 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         }
         .as_bytes()
         .to_vec(),
+        Event::Argument(e) => unreachable!("the assembler takes no {e:?}"),
         Event::Payload(e) => {
             let mut bytes = [0; wire::Payload::CAPACITY];
             bytes[..e.bytes.len()].copy_from_slice(e.bytes);
             wire::Payload {
                 header: header(Kind::Payload, e.at, e.id),
                 key: e.key,
+                offset: e.offset,
                 len: e.len,
                 captured: e.bytes.len() as u16,
                 what: e.what as u8,
