@@ -1,55 +1,26 @@
 //! One probe on this very process, hit from a second thread.
 
-use std::path::PathBuf;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
 
-use aya::EbpfLoader;
-use tracer_ebpf::counters::Counter;
-use tracer_ebpf::hook::Hook;
-
-use super::multi::Multi;
-use super::probes::{Wired, count};
-use crate::plan::{Coverage, Probe, ProbePlan};
-use crate::target::{Cost, ModuleInfo};
+use super::sys::{self, Tally};
 
 /// Whether a `uprobe_multi` link with this process's PID fires on a thread other than the first.
+/// With a program of its own: those that trace take the verifier a quarter of a second.
 pub(super) fn multi_fires_on_every_thread(function: extern "C" fn() -> u32) -> Result<(), String> {
     let offset = file_offset(function as usize as u64)?;
-    let plan = ProbePlan {
-        modules: vec![ModuleInfo {
-            path: PathBuf::from("/proc/self/exe"),
-            name: PathBuf::new(),
-            build_id: None,
-        }],
-        probes: vec![Probe {
-            module: 0,
-            offset,
-            bytes: Vec::new(),
-            hook: Hook::TaskWake,
-            cookie: tracer_ebpf::cookie::Cookie(0),
-            cost: Cost::SingleStepped,
-        }],
-        functions: Vec::new(),
-        configs: Vec::new(),
-        fetches: Vec::new(),
-        code: Vec::new(),
-        sql_text_offset: None,
-        coverage: Coverage::default(),
-    };
-    let ns =
-        rustix::fs::stat("/proc/self/ns/pid").map_err(|e| format!("/proc/self/ns/pid: {e}"))?;
-    let mut ebpf = EbpfLoader::new()
-        .map_max_entries("EVENTS", 4096)
-        .map_max_entries("FUTURES", 16)
-        .load(super::object::bytes())
-        .map_err(|e| format!("{e:?}"))?;
-    let _links = Multi::attach(&ebpf, &plan, std::process::id()).map_err(|e| e.to_string())?;
-    let mut wired = Wired::new(&mut ebpf, ns.st_dev, ns.st_ino, std::process::id())
-        .map_err(|e| e.to_string())?;
-    wired.switch(true).map_err(|e| e.to_string())?;
+    let tally = Tally::new().map_err(|e| e.to_string())?;
+    let _link = sys::link_uprobe_multi(
+        tally.program.as_raw_fd(),
+        Path::new("/proc/self/exe"),
+        &[offset],
+        &[0],
+        std::process::id(),
+    )
+    .map_err(|e| e.to_string())?;
     let spawned = std::thread::Builder::new().spawn(move || function());
     spawned.map_err(|e| e.to_string())?.join().map_err(|_| "the probed thread died".to_owned())?;
-    let hits = count(&wired.counters, Counter::Hits).map_err(|e| e.to_string())?;
-    if hits == 0 {
+    if tally.count().map_err(|e| e.to_string())? == 0 {
         return Err("hits on threads other than the first do not arrive".to_owned());
     }
     Ok(())

@@ -38,7 +38,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue_spans: 32_768,
-            batch_spans: 512,
+            // Bounded by its bytes rather: each request wakes the exporter a few times.
+            batch_spans: 4096,
             batch_bytes: 1 << 20,
             batch_delay: Duration::from_secs(1),
             retry_for: Duration::from_secs(60),

@@ -1,4 +1,4 @@
-//! `cost`: what a span costs its target. Every variant in every round, on one and the same
+//! `cost`: what a span costs its target, in CPU time. Every variant in every round, on one and the same
 //! process, one after the other.
 
 use anyhow::{Context, Result};
@@ -121,7 +121,7 @@ fn one(
 }
 
 fn measure(target: &mut Target) -> Result<Vec<f64>> {
-    OPS.iter().map(|(op, n, _)| Ok(target.run(&format!("cost {op} {n}"))?.per_op())).collect()
+    OPS.iter().map(|(op, n, _)| Ok(target.run(&format!("cost {op} {n}"))?.cpu_per_op())).collect()
 }
 
 /// The symbols behind [`FUNCTIONS`], as bpftrace wants them.

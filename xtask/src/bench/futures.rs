@@ -27,13 +27,13 @@ pub fn run(bench: &Bench<'_>) -> Result<Vec<Figure>> {
     let mut samples = vec![vec![Samples::default(); LIVE.len()]; OPS.len()];
     for _ in 0..bench.rounds {
         target.run("live 0")?;
-        nothing.push(target.run("cost once 100000")?.per_op());
+        nothing.push(target.run("cost once 100000")?.cpu_per_op());
         let more = ["--max-futures", "2097152", "--ring-size", "256M"];
         let ours = Ours::attach(&bench.programs, target.pid(), &FUNCTIONS[..1], &more, bench.dir)?;
         for (at, live) in LIVE.into_iter().enumerate() {
             target.run(&format!("live {live}"))?;
             for (which, (op, n, _)) in OPS.into_iter().enumerate() {
-                samples[which][at].push(target.run(&format!("cost {op} {n}"))?.per_op());
+                samples[which][at].push(target.run(&format!("cost {op} {n}"))?.cpu_per_op());
             }
         }
         ours.finish()?.must_be_whole()?;
@@ -84,7 +84,7 @@ pub fn processes(bench: &Bench<'_>) -> Result<Vec<Figure>> {
             cpu.push((after.cpu_ns - before.cpu_ns) as f64 / ops as f64);
             memory.push((after.rss + after.maps) as f64 / f64::from(1 << 20));
             // One of them alone, while the others are traced and at rest.
-            cost.push(targets[0].run("cost once 50000")?.per_op());
+            cost.push(targets[0].run("cost once 50000")?.cpu_per_op());
             let account = ours.finish()?;
             account.must_be_whole()?;
             drop(targets);

@@ -31,12 +31,13 @@ pub struct Took {
 }
 
 impl Took {
-    /// Nanoseconds of an operation.
+    /// Nanoseconds that passed for an operation.
     pub fn per_op(&self) -> f64 {
         self.wall_ns as f64 / self.ops.max(1) as f64
     }
 
-    /// CPU time that the process used for an operation, whichever of its threads.
+    /// CPU time that the process used for an operation, whichever of its threads: a thread that
+    /// waits for its CPU because something else runs there is no matter of the tracer's.
     pub fn cpu_per_op(&self) -> f64 {
         self.process_cpu_ns as f64 / self.ops.max(1) as f64
     }
