@@ -32,6 +32,7 @@ pub(super) fn multi_fires_on_every_thread(function: extern "C" fn() -> u32) -> R
         configs: Vec::new(),
         fetches: Vec::new(),
         code: Vec::new(),
+        processes: false,
         sql_text_offset: None,
         coverage: Coverage::default(),
     };
