@@ -145,7 +145,7 @@ mod tests {
     fn trace(exit_code: u64, table: &str) -> Trace {
         let span = |name: &str, id: &str, parent: &str, attributes: &str| {
             format!(
-                r#"{{"v":1,"type":"span","trace_id":"t","span_id":"{id}","parent_id":"{parent}","name":"{name}","start_unix_ns":7,"end_unix_ns":8,"start_mono_ns":7,"end_mono_ns":8,"outcome":"returned","address":1,"attributes":{attributes}}}"#
+                r#"{{"v":1,"type":"span","trace_id":"t","span_id":"{id}","parent_id":"{parent}","name":"{name}","kind":"internal","start_unix_ns":7,"end_unix_ns":8,"start_mono_ns":7,"end_mono_ns":8,"outcome":"returned","address":1,"attributes":{attributes}}}"#
             ) + "\n"
         };
         let lines = [

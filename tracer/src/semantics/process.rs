@@ -1,5 +1,5 @@
 //! `process`: what a child process says about itself. Keys are those of OpenTelemetry's semantic
-//! conventions for processes, 1.37.
+//! conventions for processes, 1.40.
 
 use super::captured::Captured;
 use super::redact;

@@ -1,6 +1,6 @@
 //! `database_query`: what one execution of a SQLite statement says about itself.
 //!
-//! Keys besides the seed's are those of OpenTelemetry's semantic conventions for databases, 1.37.
+//! Keys besides the seed's are those of OpenTelemetry's semantic conventions for databases, 1.40.
 
 use std::collections::HashSet;
 
