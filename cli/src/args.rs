@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use tracer::config::{TracingConfig, TracingExporter};
 use tracer::export::Protocol;
 use tracer::sampling::KeepRule;
+use tracer::semantics::{Captures, Private};
 
 use crate::engine::{Mechanism, Options};
 
@@ -194,6 +195,9 @@ pub struct Replay {
     pub file: PathBuf,
 
     #[command(flatten)]
+    pub capture: CaptureArgs,
+
+    #[command(flatten)]
     pub view: ViewArgs,
 
     #[command(flatten)]
@@ -222,6 +226,9 @@ pub struct WhatArgs {
 pub struct TraceArgs {
     #[command(flatten)]
     pub what: WhatArgs,
+
+    #[command(flatten)]
+    pub capture: CaptureArgs,
 
     /// Stop after this long: 500ms, 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
@@ -256,8 +263,26 @@ impl TraceArgs {
             ring_bytes: self.ring_size,
             max_futures: self.max_futures,
             record: self.record.clone(),
+            captures: self.capture.captures(),
             verbose,
         }
+    }
+}
+
+/// What spans may say about themselves beyond names, sizes and counts.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Privacy")]
+pub struct CaptureArgs {
+    /// Also show text that is private: prompts (and completions), commands (and arguments of
+    /// tools), sql-literals, headers; several with commas. Credentials are never shown
+    #[arg(long = "capture", value_name = "KIND", value_delimiter = ',')]
+    kinds: Vec<Private>,
+}
+
+impl CaptureArgs {
+    /// As the library wants them.
+    pub fn captures(&self) -> Captures {
+        self.kinds.iter().copied().collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use tracer::plan::TargetMeta;
+use tracer::semantics::Captures;
 use tracer::span::ClockAnchor;
 
 use crate::engine::{
@@ -104,7 +105,7 @@ impl Engine for FakeEngine {
         Err(failed("not scripted"))
     }
 
-    fn replay(&self, _: &Path) -> Result<Box<dyn Session>, EngineError> {
+    fn replay(&self, _: &Path, _: Captures) -> Result<Box<dyn Session>, EngineError> {
         Err(failed("not scripted"))
     }
 

@@ -71,6 +71,8 @@ pub struct Event {
     pub name: String,
     /// To which process.
     pub pid: Option<u32>,
+    /// When: nanoseconds since the Unix epoch.
+    pub start_unix_ns: Option<u64>,
 }
 
 /// The account at the end.

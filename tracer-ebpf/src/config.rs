@@ -31,6 +31,41 @@ impl Config {
     pub const CAPTURE_TLS: u32 = 1 << 1;
 }
 
+/// Where fields lie in the running kernel's structs, from its BTF: the only entry of the map
+/// `KERNEL`. Bytes from the struct's beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct KernelOffsets {
+    /// `task_struct.pid`.
+    pub task_pid: u32,
+    /// `task_struct.tgid`.
+    pub task_tgid: u32,
+    /// `task_struct.thread_pid`.
+    pub task_thread_pid: u32,
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `task_struct.exit_code`.
+    pub task_exit_code: u32,
+    /// `task_struct.mm`.
+    pub task_mm: u32,
+    /// `pid.level`.
+    pub pid_level: u32,
+    /// `pid.numbers`.
+    pub pid_numbers: u32,
+    /// Size of `upid`, which begins with the number.
+    pub upid_size: u32,
+    /// `signal_struct.live`.
+    pub signal_live: u32,
+    /// `signal_struct.group_exit_code`.
+    pub signal_group_exit_code: u32,
+    /// `mm_struct.exe_file`.
+    pub mm_exe_file: u32,
+    /// `file.f_path.dentry`.
+    pub file_dentry: u32,
+    /// `dentry.d_name.name`.
+    pub dentry_name: u32,
+}
+
 /// In which register a poll function receives the coroutine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]

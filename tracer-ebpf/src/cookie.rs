@@ -14,6 +14,9 @@ impl Cookie {
     /// equals the one at entry; without it the probe sits behind a call site and is 8 above.
     pub const AT_RET: u8 = 1 << 0;
 
+    /// At an exit: the integer result is in its register.
+    pub const RESULT: u8 = 1 << 1;
+
     /// A cookie for function `fn_id`.
     pub const fn new(fn_id: u16, flags: u8) -> Self {
         Self(fn_id as u64 | (flags as u64) << 16)

@@ -55,6 +55,10 @@ counters! {
     TasksFull = "tasks_full",
     /// No room for another statement, channel or connection: its leaf is lost or unlinked.
     LeavesFull = "leaves_full",
+    /// Ring buffer full: what a child process executes. An attribute is missing.
+    LostProcessExec = "lost_process_exec",
+    /// No room for another child process: its span is lost.
+    ProcessesFull = "processes_full",
     /// The shadow stack was full: spans below are lost.
     StackFull = "stack_full",
     /// Memory of the target that could not be read just then (page not resident).

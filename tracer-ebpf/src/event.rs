@@ -27,6 +27,8 @@ pub enum Kind {
     Argument = 16,
     /// [`LongArgument`]: a longer one.
     LongArgument = 17,
+    /// [`ProcessExec`]: a child process has executed a program.
+    ProcessExec = 20,
 }
 
 impl Kind {
@@ -42,6 +44,7 @@ impl Kind {
             7 => Self::Payload,
             16 => Self::Argument,
             17 => Self::LongArgument,
+            20 => Self::ProcessExec,
             _ => return None,
         })
     }
@@ -120,6 +123,8 @@ pub enum LeafKind {
     ClientRequest = 10,
     /// One HTTP request read from a connection and answered there.
     ServedRequest = 11,
+    /// A child process.
+    Process = 16,
 }
 
 impl LeafKind {
@@ -130,6 +135,7 @@ impl LeafKind {
             2 => Self::TlsRequest,
             10 => Self::ClientRequest,
             11 => Self::ServedRequest,
+            16 => Self::Process,
             _ => return None,
         })
     }
@@ -254,7 +260,8 @@ pub struct LeafStart {
     pub header: Header,
     /// Id of the span that asked; 0 if not (yet) known.
     pub parent: u64,
-    /// `sqlite3_stmt *`, `SSL *` or a socket's descriptor.
+    /// `sqlite3_stmt *`, `SSL *`, a socket's descriptor, or a process id in the target's pid
+    /// namespace.
     pub key: u64,
     /// [`LeafKind`] as a number.
     pub leaf: u8,
@@ -284,10 +291,16 @@ pub struct LeafEnd {
     pub header: Header,
     /// When its last activity ended (`CLOCK_MONOTONIC`, ns); `header.ts` is when that was known.
     pub end: u64,
-    /// Rows stepped over, or bytes read.
+    /// Rows returned, or bytes read; [`Self::UNKNOWN`] where not every result was seen.
     pub count: u32,
-    /// SQLite's last result code, as the library returned it; -1 where it is not known.
+    /// SQLite's last result code, as the library returned it, or a process's status as `wait`
+    /// returns it; -1 where it is not known.
     pub status: i32,
+}
+
+impl LeafEnd {
+    /// [`Self::count`]: not known.
+    pub const UNKNOWN: u32 = u32::MAX;
 }
 
 /// Bytes captured for leaf `header.id`: this head, then `captured` bytes. What a record holds
@@ -400,6 +413,21 @@ impl LongArgument {
     pub const CAPACITY: usize = 256;
 }
 
+/// The child process `header.id` has executed a program. 88 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessExec {
+    /// Kind [`Kind::ProcessExec`].
+    pub header: Header,
+    /// The file's name without its folder, up to the first zero; cut off without one.
+    pub name: [u8; ProcessExec::CAPACITY],
+}
+
+impl ProcessExec {
+    /// Most bytes of a name.
+    pub const CAPACITY: usize = 64;
+}
+
 /// Marks structs whose every bit pattern is valid and that have no padding.
 ///
 /// # Safety
@@ -442,4 +470,5 @@ wire! {
     Payload = 56 + Payload::CAPACITY,
     Argument = 32 + Argument::CAPACITY,
     LongArgument = 32 + LongArgument::CAPACITY,
+    ProcessExec = 24 + ProcessExec::CAPACITY,
 }

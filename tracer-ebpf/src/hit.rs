@@ -5,6 +5,7 @@ use aya_ebpf::bindings::{bpf_pidns_info, pt_regs};
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::{bpf_get_ns_current_pid_tgid, bpf_ktime_get_ns};
 use aya_ebpf::programs::ProbeContext;
+use tracer_ebpf::config::Config;
 use tracer_ebpf::counters::Counter;
 
 use crate::drops::count;
@@ -17,6 +18,28 @@ pub struct Moment {
     pub tid: u32,
     /// `CLOCK_MONOTONIC`, ns.
     pub now: u64,
+}
+
+impl Moment {
+    /// Now and here, if this is a thread of the target.
+    #[inline(always)]
+    pub fn of(config: &Config) -> Option<Self> {
+        let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
+        // SAFETY: `ids` is as large as said.
+        let foreign = unsafe {
+            bpf_get_ns_current_pid_tgid(
+                config.ns_dev,
+                config.ns_ino,
+                &raw mut ids,
+                size_of::<bpf_pidns_info>() as u32,
+            )
+        } != 0;
+        if foreign || ids.tgid != config.tgid {
+            return None;
+        }
+        // SAFETY: the helper has no preconditions.
+        Some(Self { tid: ids.pid, now: unsafe { bpf_ktime_get_ns() } })
+    }
 }
 
 /// A hit that concerns us.
@@ -35,24 +58,12 @@ impl Hit {
         if config.active == 0 {
             return None;
         }
-        let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
-        // SAFETY: `ids` is as large as said.
-        let foreign = unsafe {
-            bpf_get_ns_current_pid_tgid(
-                config.ns_dev,
-                config.ns_ino,
-                &raw mut ids,
-                size_of::<bpf_pidns_info>() as u32,
-            )
-        } != 0;
-        if foreign || ids.tgid != config.tgid {
+        let Some(at) = Moment::of(config) else {
             count(Counter::ForeignHits);
             return None;
-        }
+        };
         count(Counter::Hits);
-        // SAFETY: the helper has no preconditions.
-        let now = unsafe { bpf_ktime_get_ns() };
-        Some(Self { regs: ctx.as_ptr().cast(), at: Moment { tid: ids.pid, now } })
+        Some(Self { regs: ctx.as_ptr().cast(), at })
     }
 
     // Volatile, so that two reads are never merged into one through a computed address, which the

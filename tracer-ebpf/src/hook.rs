@@ -73,7 +73,7 @@ hooks! {
     SqlStep = "sql_step",
     /// Where `sqlite3_step` has just returned.
     SqlStepExit = "sql_step_exit",
-    /// Entry of `sqlite3_reset`, `sqlite3_finalize`.
+    /// Entry of `sqlite3_reset`, `sqlite3_finalize`, `sqlite3VdbeDelete`.
     SqlReset = "sql_reset",
     /// A result is sent by a SQLite worker.
     ChannelSend = "channel_send",
@@ -83,6 +83,10 @@ hooks! {
     ChannelDone = "channel_done",
     /// A channel's last sender or receiver is gone.
     ChannelClose = "channel_close",
+    /// A oneshot channel has been made.
+    ReplyMade = "reply_made",
+    /// An answer is sent through a oneshot channel.
+    ReplySent = "reply_sent",
 }
 
 impl Hook {

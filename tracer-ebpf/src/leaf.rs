@@ -10,11 +10,17 @@ use tracer_ebpf::event::{
 };
 
 use crate::drops::{count, count_many, emit, emit_bytes, is_crowded};
-use crate::hit::Hit;
+use crate::hit::{Hit, Moment};
 
 #[inline(always)]
 fn header(hit: &Hit, kind: Kind, flags: u8, id: u64) -> Header {
-    Header { kind: kind as u8, flags, fn_id: 0, tid: hit.at.tid, ts: hit.at.now, id }
+    header_at(&hit.at, kind, flags, id)
+}
+
+/// What every record of a leaf begins with.
+#[inline(always)]
+pub fn header_at(at: &Moment, kind: Kind, flags: u8, id: u64) -> Header {
+    Header { kind: kind as u8, flags, fn_id: 0, tid: at.tid, ts: at.now, id }
 }
 
 /// A leaf begins.
@@ -27,8 +33,21 @@ pub fn start(
     parent: u64,
     source: ParentSource,
 ) -> bool {
+    start_at(&hit.at, id, leaf, key, parent, source)
+}
+
+/// The same at a moment.
+#[inline(always)]
+pub fn start_at(
+    at: &Moment,
+    id: u64,
+    leaf: LeafKind,
+    key: u64,
+    parent: u64,
+    source: ParentSource,
+) -> bool {
     let record = LeafStart {
-        header: header(hit, Kind::LeafStart, 0, id),
+        header: header_at(at, Kind::LeafStart, 0, id),
         parent,
         key,
         leaf: leaf as u8,
@@ -48,7 +67,14 @@ pub fn link(hit: &Hit, id: u64, parent: u64) {
 /// A leaf has ended.
 #[inline(always)]
 pub fn end(hit: &Hit, id: u64, end: u64, number: u32, status: i32) {
-    let record = LeafEnd { header: header(hit, Kind::LeafEnd, 0, id), end, count: number, status };
+    end_at(&hit.at, id, end, number, status);
+}
+
+/// The same at a moment.
+#[inline(always)]
+pub fn end_at(at: &Moment, id: u64, end: u64, number: u32, status: i32) {
+    let header = header_at(at, Kind::LeafEnd, 0, id);
+    let record = LeafEnd { header, end, count: number, status };
     emit(record, Counter::LostLeafEnd);
 }
 

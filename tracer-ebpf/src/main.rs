@@ -15,16 +15,18 @@ mod heal;
 mod hit;
 mod leaf;
 mod maps;
+mod process;
 mod socket;
 mod sqlite;
+mod sqlx;
 mod task;
 mod thread;
 mod tls;
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::generated::bpf_get_attach_cookie;
-use aya_ebpf::macros::uprobe;
-use aya_ebpf::programs::ProbeContext;
+use aya_ebpf::macros::{raw_tracepoint, uprobe};
+use aya_ebpf::programs::{ProbeContext, RawTracePointContext};
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::hook::Hook;
 
@@ -79,10 +81,12 @@ handlers! {
     SqlStep => sqlite::step;
     SqlStepExit => sqlite::step_exit;
     SqlReset => sqlite::reset;
-    ChannelSend => sqlite::channel_send;
-    ChannelRecv => sqlite::channel_recv;
-    ChannelDone => sqlite::channel_done;
-    ChannelClose => sqlite::channel_close;
+    ChannelSend => sqlx::channel_send;
+    ChannelRecv => sqlx::channel_recv;
+    ChannelDone => sqlx::channel_done;
+    ChannelClose => sqlx::channel_close;
+    ReplyMade => sqlx::reply_made;
+    ReplySent => sqlx::reply_sent;
 }
 
 /// Every probe runs this: filter, then what the cookie names.
@@ -93,6 +97,29 @@ fn probe(ctx: ProbeContext) -> u32 {
     if let Some(hit) = Hit::admit(&ctx) {
         handle(&hit, cookie);
     }
+    0
+}
+
+// Every process of the host passes these: each returns at once where it is none of the target's.
+
+/// A process or a thread has been forked.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn process_fork(ctx: RawTracePointContext) -> i32 {
+    let _: Option<()> = process::fork(&ctx);
+    0
+}
+
+/// A program is being executed.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn process_exec(_ctx: RawTracePointContext) -> i32 {
+    let _: Option<()> = process::exec();
+    0
+}
+
+/// A thread has ended.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    let _: Option<()> = process::exit();
     0
 }
 

@@ -1,7 +1,5 @@
-//! SQLite statements, and the proven link from sqlx's worker thread to the future that asked.
-//!
-//! The worker sends each result through the query's own channel, and the asking future receives
-//! from it: an item belongs to the next `recv` of its channel.
+//! SQLite statements. An execution begins with the first step after prepare or reset, and ends
+//! with a step that gives no row, or when the statement is reset or finalised before that.
 
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::helpers::generated::bpf_probe_read_user_str;
@@ -10,13 +8,14 @@ use aya_ebpf::maps::HashMap;
 use tracer_ebpf::config::Config;
 use tracer_ebpf::cookie::Cookie;
 use tracer_ebpf::counters::Counter;
-use tracer_ebpf::event::{Header, Kind, LeafKind, ParentSource, Payload, PayloadKind, flags};
+use tracer_ebpf::event::{
+    Header, Kind, LeafEnd, LeafKind, ParentSource, Payload, PayloadKind, flags,
+};
 
 use crate::drops::{count, emit_with};
-use crate::future::certain;
 use crate::hit::{Hit, read};
 use crate::thread::{self, Frame, kind};
-use crate::{atomic, leaf, maps, task};
+use crate::{leaf, maps, sqlx, task};
 
 /// An execution under way.
 #[derive(Clone, Copy)]
@@ -25,25 +24,30 @@ struct Execution {
     id: u64,
     /// When its last step returned.
     end: u64,
+    /// Steps begun.
     steps: u32,
+    /// Steps that gave a row.
+    rows: u32,
+    /// What the last step returned; -1 where that was not seen.
     status: i32,
+    /// Steps whose result was not seen.
+    unseen: u32,
 }
+
+impl Execution {
+    /// Rows returned, where every result was seen.
+    #[inline(always)]
+    fn rows(&self) -> u32 {
+        if self.unseen == 0 { self.rows } else { LeafEnd::UNKNOWN }
+    }
+}
+
+/// `SQLITE_ROW`.
+const ROW: i32 = 100;
 
 /// By `sqlite3_stmt *`.
 #[map]
 static STATEMENTS: HashMap<u64, Execution> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
-
-/// Executions whose results wait in a channel. More than four before the first `recv` means
-/// one query string of more than four statements; what does not fit is counted and unlinked.
-const WAITING: usize = 4;
-
-/// By channel address.
-#[map]
-static CHANNELS: HashMap<u64, [u64; WAITING]> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
-
-/// Spans that wait for a channel's next item, by channel address.
-#[map]
-static RECEIVING: HashMap<u64, u64> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 
 /// `sqlite3_step`: rdi is the statement. The first one after prepare or reset begins an
 /// execution.
@@ -58,8 +62,13 @@ pub fn step(hit: &Hit, _cookie: Cookie) -> Option<()> {
     }
     if let Some(execution) = STATEMENTS.get_ptr_mut(statement) {
         // SAFETY: SQLite serialises the use of a statement; the entry stays valid.
-        unsafe { (*execution).steps += 1 };
-    } else {
+        unsafe {
+            (*execution).steps += 1;
+            // Until its result is seen.
+            (*execution).unseen += 1;
+            (*execution).status = -1;
+        }
+    } else if !is_internal(statement) {
         let id = thread.fresh_id();
         let (parent, source) = match thread.current(hit) {
             found @ (_, ParentSource::Frame | ParentSource::Spawn) => found,
@@ -68,9 +77,11 @@ pub fn step(hit: &Hit, _cookie: Cookie) -> Option<()> {
         };
         if leaf::start(hit, id, LeafKind::Statement, statement, parent, source) {
             if matches!(source, ParentSource::Unknown) {
-                thread.set_statement(id);
+                let inner = thread.top().is_some_and(|top| top.kind == kind::LIBRARY);
+                sqlx::executed(thread, id, inner);
             }
-            let execution = Execution { id, end: hit.at.now, steps: 1, status: -1 };
+            let (end, steps) = (hit.at.now, 1);
+            let execution = Execution { id, end, steps, rows: 0, status: -1, unseen: 1 };
             if STATEMENTS.insert(statement, execution, 0).is_err() {
                 count(Counter::LeavesFull);
                 leaf::end(hit, id, hit.at.now, 0, -1);
@@ -92,6 +103,13 @@ pub fn step(hit: &Hit, _cookie: Cookie) -> Option<()> {
     };
     thread.push(&frame);
     Some(())
+}
+
+/// SQLite keeps no text of what it executes for itself alone, while it reads the schema.
+#[inline(always)]
+fn is_internal(statement: u64) -> bool {
+    let Some(offset) = maps::config().map(|config| config.sql_text_offset) else { return false };
+    offset != 0 && read::<u64>(statement + u64::from(offset)) == Some(0)
 }
 
 #[inline(always)]
@@ -133,7 +151,8 @@ fn capture_text(hit: &Hit, id: u64, statement: u64) -> Option<()> {
                 ts: hit.at.now,
                 id,
             };
-            (*record).len = len;
+            // How much more there is was not looked at.
+            (*record).len = if full { len + 1 } else { len };
             (*record).captured = len as u16;
         }
     });
@@ -157,20 +176,30 @@ pub fn step_exit(hit: &Hit, cookie: Cookie) -> Option<()> {
     // SAFETY: as in `step`.
     let execution = unsafe { &mut *execution };
     execution.end = hit.at.now;
-    if cookie.flags() & Cookie::AT_RET != 0 {
-        execution.status = hit.rax() as i32;
+    if cookie.flags() & Cookie::RESULT == 0 {
+        return None;
     }
+    let result = hit.rax() as i32;
+    execution.unseen -= 1;
+    execution.status = result;
+    if result == ROW {
+        execution.rows += 1;
+        return Some(());
+    }
+    // Another step begins anew: SQLite resets the statement by itself.
+    let done = *execution;
+    let _ = STATEMENTS.remove(statement);
+    leaf::end(hit, done.id, done.end, done.rows(), result);
     Some(())
 }
 
-/// `sqlite3_reset`, `sqlite3_finalize`: rdi is the statement, which may be null.
+/// `sqlite3_reset`, `sqlite3_finalize`, `sqlite3VdbeDelete`: rdi is the statement, which may be null.
 #[inline(always)]
 pub fn reset(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let statement = hit.rdi();
     let execution = *unsafe_get(statement)?;
     let _ = STATEMENTS.remove(statement);
-    // The last step found no further row.
-    leaf::end(hit, execution.id, execution.end, execution.steps - 1, execution.status);
+    leaf::end(hit, execution.id, execution.end, execution.rows(), execution.status);
     Some(())
 }
 
@@ -178,100 +207,4 @@ pub fn reset(hit: &Hit, _cookie: Cookie) -> Option<()> {
 fn unsafe_get(statement: u64) -> Option<&'static Execution> {
     // SAFETY: SQLite serialises the use of a statement; the entry stays valid.
     STATEMENTS.get_ptr(statement).map(|at| unsafe { &*at })
-}
-
-/// `flume::Sender<T>::send`: rsi → `&Sender`, whose first word is the channel.
-#[inline(always)]
-pub fn channel_send(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let thread = thread::known(hit.at.tid)?;
-    let id = thread.statement();
-    if id == 0 {
-        return None;
-    }
-    let channel = read::<u64>(hit.rsi())?;
-    thread.set_statement(0);
-    if let Some(waiting) = CHANNELS.get_ptr_mut(channel) {
-        for slot in 0..WAITING {
-            // SAFETY: the entry stays valid while the program runs; slots are aligned.
-            // Only this worker fills slots; the asker empties them.
-            unsafe {
-                let slot = &raw mut (*waiting)[slot];
-                if slot.read_volatile() == 0 {
-                    slot.write_volatile(id);
-                    return Some(());
-                }
-            }
-        }
-        count(Counter::LeavesFull);
-    } else {
-        let mut waiting = [0; WAITING];
-        waiting[0] = id;
-        if CHANNELS.insert(channel, waiting, 0).is_err() {
-            count(Counter::LeavesFull);
-        }
-    }
-    Some(())
-}
-
-/// `flume::Shared<T>::recv`: rsi is the channel + 16. Where nothing waits yet, who asked is kept
-/// until it has been answered.
-#[inline(always)]
-pub fn channel_recv(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let channel = hit.rsi().wrapping_sub(16);
-    let thread = thread::get(hit.at.tid)?;
-    thread.heal(&hit.at, hit.rsp());
-    let asker = certain(thread.current(hit))?;
-    if take_waiting(hit, channel, asker) == 0 && RECEIVING.insert(channel, asker, 0).is_err() {
-        count(Counter::LeavesFull);
-    }
-    Some(())
-}
-
-/// `flume::async::RecvFut<T>::reset_hook`: a receive is over. rdi is the future, which holds a
-/// receiver (tag 0) or a reference to one. What was sent since this very span asked, it has got;
-/// a future that another span drops has got nothing.
-#[inline(always)]
-pub fn channel_done(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let future = hit.rdi();
-    let mut channel = read::<u64>(future + 8)?;
-    if read::<u8>(future)? != 0 {
-        channel = read::<u64>(channel)?;
-    }
-    // SAFETY: entries are single words.
-    let asked = unsafe { RECEIVING.get(channel) }.copied()?;
-    let thread = thread::get(hit.at.tid)?;
-    thread.heal(&hit.at, hit.rsp());
-    if certain(thread.current(hit)) == Some(asked) && take_waiting(hit, channel, asked) != 0 {
-        let _ = RECEIVING.remove(channel);
-    }
-    Some(())
-}
-
-/// Links what waits in the channel to the span that receives it.
-#[inline(always)]
-fn take_waiting(hit: &Hit, channel: u64, asker: u64) -> u32 {
-    let Some(waiting) = CHANNELS.get_ptr_mut(channel) else { return 0 };
-    let mut taken = 0;
-    for slot in 0..WAITING {
-        // SAFETY: the entry stays valid while the program runs; slots are aligned.
-        let id = unsafe { atomic::swap(&raw mut (*waiting)[slot], 0) };
-        if id != 0 {
-            leaf::link(hit, id, asker);
-            taken += 1;
-        }
-    }
-    taken
-}
-
-/// `flume::Shared<T>::disconnect_all`: rdi is the channel + 16. Once the asker has gone, what
-/// waits will not be received; the address may be used again.
-#[inline(always)]
-pub fn channel_close(hit: &Hit, _cookie: Cookie) -> Option<()> {
-    let channel = hit.rdi().wrapping_sub(16);
-    let by_asker = thread::known(hit.at.tid).is_none_or(|thread| thread.task() != 0);
-    if by_asker {
-        let _ = CHANNELS.remove(channel);
-        let _ = RECEIVING.remove(channel);
-    }
-    Some(())
 }

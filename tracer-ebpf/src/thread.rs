@@ -78,6 +78,8 @@ pub struct Thread {
     pub handover: u64,
     /// Statement executed last on this thread whose asker is not known yet.
     pub statement: u64,
+    /// Statement that SQLite executed as part of that one; 0: none.
+    pub inner_statement: u64,
     /// Stack pointer of the first frame that did not fit; 0: all fit.
     pub overflow: u64,
     /// Stack pointer at the entry of `spawn_local`; 0: not in it.
@@ -159,6 +161,8 @@ impl ThreadRef {
         handover set_handover: u64;
         /// [`Thread::statement`].
         statement set_statement: u64;
+        /// [`Thread::inner_statement`].
+        inner_statement set_inner_statement: u64;
         /// [`Thread::spawning_local`].
         spawning_local set_spawning_local: u64;
         /// [`Thread::panics`].
@@ -262,15 +266,20 @@ impl ThreadRef {
     /// The span on whose behalf this thread works right now, and how certain that is.
     #[inline(always)]
     pub fn current(self, hit: &Hit) -> (u64, ParentSource) {
-        self.verify(&hit.at);
-        let rsp = hit.rsp();
+        self.current_at(&hit.at, hit.rsp())
+    }
+
+    /// The same where the stack pointer is known otherwise.
+    #[inline(always)]
+    pub fn current_at(self, at: &Moment, rsp: u64) -> (u64, ParentSource) {
+        self.verify(at);
         // SAFETY: see `ThreadRef`; frames of this thread's stack.
         unsafe {
             if (*self.0).overflow != 0 || self.frame(0).is_some_and(|top| (*top).rsp < rsp) {
                 return (0, ParentSource::Unknown);
             }
             for back in 0..MOST_LIBRARY_FRAMES {
-                let Some(frame) = self.frame(back) else { return self.outside(hit.at.tid) };
+                let Some(frame) = self.frame(back) else { return self.outside(at.tid) };
                 match (*frame).kind {
                     kind::FUTURE | kind::CALL if (*frame).flags & frame_flags::LOST != 0 => {
                         return (0, ParentSource::Lost);

@@ -12,7 +12,7 @@ use crate::{signals, sink};
 /// Rebuilds the spans of a recording.
 pub fn run(args: &Replay, color: ColorChoice, engine: &impl Engine) -> CommandResult {
     let destinations = Destinations::of_command(&args.export)?;
-    let session = engine.replay(&args.file)?;
+    let session = engine.replay(&args.file, args.capture.captures())?;
     // Nothing is live about it, so a terminal gets trees only.
     let mut sink = sink::sink(&args.view, color, true)?;
     signals::watch();

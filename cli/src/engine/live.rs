@@ -12,6 +12,7 @@ use tracer::plan::{
     self, AttributeCoverage, Coverage, EntryCoverage, Evidence, ExitKind, ProbedFunction, Profile,
     TargetMeta, TraceMeta,
 };
+use tracer::semantics::{self, Captures};
 use tracer::session::{self, SessionError, SessionOptions, Status, losses};
 use tracer::span::{ClockAnchor, MonoNs};
 use tracer::target::{
@@ -75,6 +76,11 @@ fn debuginfo(options: &Options) -> DebugInfoOptions {
     DebugInfoOptions { paths: options.debuginfo.clone() }
 }
 
+fn pipeline_options(captures: Captures) -> pipeline::Options {
+    let semantics = semantics::Options { captures };
+    pipeline::Options { semantics, ..pipeline::Options::default() }
+}
+
 fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
     let defaults = AttachOptions::default();
     Ok(SessionOptions {
@@ -90,7 +96,7 @@ fn session_options(options: &Options) -> Result<SessionOptions, EngineError> {
             max_futures: options.max_futures.unwrap_or(defaults.max_futures),
             ..defaults
         },
-        pipeline: pipeline::Options::default(),
+        pipeline: pipeline_options(options.captures),
         record: options.record.clone(),
     })
 }
@@ -129,13 +135,17 @@ impl Engine for Live {
         Ok(coverage_view(image.info(), &plan.coverage))
     }
 
-    fn replay(&self, recording: &Path) -> Result<Box<dyn Session>, EngineError> {
+    fn replay(
+        &self,
+        recording: &Path,
+        captures: Captures,
+    ) -> Result<Box<dyn Session>, EngineError> {
         let name = recording.display();
         let file = File::open(recording).map_err(|error| failed(format!("{name}: {error}")))?;
         let replay = Replay::open(file).map_err(|error| failed(format!("{name}: {error}")))?;
         let meta = Arc::clone(replay.meta());
         Ok(Box::new(Replayed {
-            pipeline: Pipeline::new(Arc::clone(&meta), &pipeline::Options::default()),
+            pipeline: Pipeline::new(Arc::clone(&meta), &pipeline_options(captures)),
             meta,
             replay,
             counters: Counters::default(),

@@ -7,6 +7,7 @@ mod live;
 
 use serde::Serialize;
 use tracer::plan::TargetMeta;
+use tracer::semantics::Captures;
 use tracer::span::ClockAnchor;
 
 use crate::exit::{CliError, Exit};
@@ -42,6 +43,8 @@ pub struct Options {
     pub max_futures: Option<u32>,
     /// Where to record the raw stream.
     pub record: Option<PathBuf>,
+    /// Private text that spans may carry.
+    pub captures: Captures,
     /// Log what the BPF programs say.
     pub verbose: bool,
 }
@@ -279,7 +282,8 @@ pub trait Engine {
     ///
     /// # Errors
     /// It is not there, or not a recording.
-    fn replay(&self, recording: &Path) -> Result<Box<dyn Session>, EngineError>;
+    fn replay(&self, recording: &Path, captures: Captures)
+    -> Result<Box<dyn Session>, EngineError>;
 
     /// Tries out what the kernel can do.
     fn features(&self) -> Vec<Feature>;

@@ -21,7 +21,7 @@ impl Exchange {
     /// For a leaf of this kind; `None` if it is no request.
     pub fn new(kind: LeafKind) -> Option<Self> {
         let served = match kind {
-            LeafKind::Statement => return None,
+            LeafKind::Statement | LeafKind::Process => return None,
             LeafKind::TlsRequest | LeafKind::ClientRequest => false,
             LeafKind::ServedRequest => true,
         };

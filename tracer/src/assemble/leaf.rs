@@ -66,6 +66,7 @@ struct Names {
     http_request: Arc<str>,
     ssl_write: Arc<str>,
     nothing: Arc<str>,
+    process: Arc<str>,
 }
 
 impl Leaves {
@@ -97,6 +98,7 @@ impl Leaves {
             http_request: "http_request".into(),
             ssl_write: "SSL_write".into(),
             nothing: "".into(),
+            process: "process".into(),
         })
     }
 }
@@ -195,8 +197,9 @@ impl Assembler {
         let outcome = match leaf.kind {
             LeafKind::Statement => end.status.map_or(Outcome::Returned, statement_outcome),
             LeafKind::TlsRequest | LeafKind::ClientRequest | LeafKind::ServedRequest => {
-                request_outcome(leaf, end.count != 0)
+                request_outcome(leaf, end.count.is_some_and(|count| count != 0))
             }
+            LeafKind::Process => end.status.map_or(Outcome::Unknown, process_outcome),
         };
         if leaf.kind == LeafKind::ServedRequest
             && leaf.exchange.as_ref().is_some_and(|exchange| !exchange.is_complete())
@@ -354,18 +357,22 @@ impl Assembler {
                 let system = ("db.system.name".to_owned(), "sqlite".into());
                 (names.database_query, names.sqlite3_step, vec![system])
             }
+            LeafKind::Process => (names.process, names.nothing, Vec::new()),
             kind => {
                 let is_call = leaf.exchange.as_ref().is_some_and(|e| e.is_model_call());
                 // Which of the C library's functions it was, is not told.
                 let function = match kind {
                     LeafKind::TlsRequest | LeafKind::Statement => names.ssl_write,
-                    LeafKind::ClientRequest | LeafKind::ServedRequest => names.nothing,
+                    LeafKind::ClientRequest | LeafKind::ServedRequest | LeafKind::Process => {
+                        names.nothing
+                    }
                 };
                 (if is_call { names.api_call } else { names.http_request }, function, Vec::new())
             }
         };
         let kind = match leaf.kind {
             LeafKind::ServedRequest => SpanKind::Server,
+            LeafKind::Process => SpanKind::Internal,
             LeafKind::Statement | LeafKind::TlsRequest | LeafKind::ClientRequest => {
                 SpanKind::Client
             }
@@ -404,4 +411,10 @@ const fn statement_outcome(status: i32) -> Outcome {
         0 | 100 | 101 => Outcome::Returned,
         _ => Outcome::Error,
     }
+}
+
+/// By a status as `wait` returns it: the low bits are the signal that killed the process. An exit
+/// code is its own business: `grep` tells by one that it found nothing.
+const fn process_outcome(status: i32) -> Outcome {
+    if status & 0x7f == 0 { Outcome::Returned } else { Outcome::Error }
 }

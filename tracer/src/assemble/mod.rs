@@ -140,6 +140,8 @@ impl Assembler {
             Event::Payload(payload) => self.payload(payload, out),
             // It says nothing of who belongs to whom.
             Event::Argument(_) => {}
+            // Says what a leaf is, not when.
+            Event::ProcessExec(_) => {}
         }
     }
 

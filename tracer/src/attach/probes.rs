@@ -17,6 +17,7 @@ use super::error::AttachError;
 use super::features;
 use super::multi::Multi;
 use super::perf::PerfEvents;
+use super::processes::Processes;
 use super::suspects;
 use crate::events::Counters;
 use crate::plan::ProbePlan;
@@ -83,6 +84,7 @@ enum Links {
 pub struct AttachedProbes {
     // Links go first: no program may run on maps that are going away.
     links: Links,
+    _processes: Option<Processes>,
     wired: Wired,
     ring: RingBuf<MapData>,
     _ebpf: Ebpf,
@@ -194,6 +196,7 @@ impl AttachedProbes {
         } else {
             Links::PerfEvents(PerfEvents::attach(&mut ebpf, plan)?)
         };
+        let processes = if plan.processes { Processes::attach(&mut ebpf) } else { None };
         let ring = take(&mut ebpf, "EVENTS")?;
         let mut wired = Wired::new(&mut ebpf, namespace.dev, namespace.ino, namespace.pid)?;
         wired.settings.sql_text_offset = plan.sql_text_offset.unwrap_or(0);
@@ -224,7 +227,7 @@ impl AttachedProbes {
                 let _ = table.remove(tid);
             }
         }
-        Ok(Self { links, wired, ring, _ebpf: ebpf })
+        Ok(Self { links, _processes: processes, wired, ring, _ebpf: ebpf })
     }
 
     /// Which mechanism is in use.

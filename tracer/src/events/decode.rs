@@ -117,7 +117,7 @@ pub struct LeafStart {
     pub parent: Option<KernelId>,
     /// How the parent was found.
     pub source: ParentSource,
-    /// `sqlite3_stmt *`, `SSL *` or a socket's descriptor.
+    /// `sqlite3_stmt *`, `SSL *`, a socket's descriptor, or a process id.
     pub key: u64,
     /// What it is.
     pub kind: LeafKind,
@@ -145,9 +145,9 @@ pub struct LeafEnd {
     pub id: KernelId,
     /// When its last activity ended.
     pub end: MonoNs,
-    /// Rows stepped over, or bytes read.
-    pub count: u32,
-    /// SQLite's last result code; `None` where it is not known.
+    /// Rows returned, or bytes read; `None` where that is not known.
+    pub count: Option<u32>,
+    /// SQLite's last result code, or a process's wait status; `None` where it is not known.
     pub status: Option<i32>,
 }
 
@@ -172,6 +172,17 @@ pub struct Payload<'a> {
     pub tail: [u8; 8],
 }
 
+/// A child process has executed a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessExec<'a> {
+    /// When.
+    pub at: Stamp,
+    /// Which leaf.
+    pub id: KernelId,
+    /// The file's name, or its beginning.
+    pub name: &'a [u8],
+}
+
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
@@ -191,6 +202,8 @@ pub enum Event<'a> {
     Payload(Payload<'a>),
     /// A value of a span.
     Argument(Argument<'a>),
+    /// A child process has executed a program.
+    ProcessExec(ProcessExec<'a>),
 }
 
 /// Why a record is none.
@@ -294,7 +307,8 @@ impl<'a> Event<'a> {
             Kind::LeafEnd => {
                 let raw: wire::LeafEnd = exact(bytes, kind)?;
                 let status = (raw.status != -1).then_some(raw.status);
-                Self::LeafEnd(LeafEnd { at, id, end: MonoNs(raw.end), count: raw.count, status })
+                let count = (raw.count != wire::LeafEnd::UNKNOWN).then_some(raw.count);
+                Self::LeafEnd(LeafEnd { at, id, end: MonoNs(raw.end), count, status })
             }
             Kind::Payload => {
                 let expected = size_of::<wire::PayloadHead>();
@@ -317,6 +331,12 @@ impl<'a> Event<'a> {
             Kind::Argument | Kind::LongArgument => {
                 Self::Argument(Argument::decode(bytes, kind, (at, id, FnId(fn_id)))?)
             }
+            Kind::ProcessExec => {
+                let _: wire::ProcessExec = exact(bytes, kind)?;
+                let name = &bytes[std::mem::offset_of!(wire::ProcessExec, name)..];
+                let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+                Self::ProcessExec(ProcessExec { at, id, name: &name[..end] })
+            }
         })
     }
 
@@ -331,6 +351,7 @@ impl<'a> Event<'a> {
             Self::LeafEnd(e) => e.at,
             Self::Payload(e) => e.at,
             Self::Argument(e) => e.at,
+            Self::ProcessExec(e) => e.at,
         }
     }
 }
@@ -486,8 +507,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_decoded_or_refused(
-            kind in 0u8..9,
-            size in prop::sample::select(vec![0usize, 8, 24, 32, 40, 48, 56, 560, 568]),
+            kind in prop_oneof![0u8..9, 16u8..21],
+            size in prop::sample::select(vec![0usize, 8, 24, 32, 40, 48, 56, 64, 88, 288, 560, 568]),
             noise in prop::collection::vec(any::<u8>(), 568),
         ) {
             let mut bytes = noise[..size].to_vec();

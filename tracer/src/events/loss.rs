@@ -74,6 +74,8 @@ const fn is_loss(counter: Counter) -> bool {
         | Counter::LostLeafEnd
         | Counter::LostPayload
         | Counter::PayloadSkipped
+        | Counter::LostProcessExec
+        | Counter::ProcessesFull
         | Counter::FuturesFull
         | Counter::ThreadsFull
         | Counter::TasksFull

@@ -9,8 +9,8 @@ mod scrub;
 
 pub use argument::Argument;
 pub use decode::{
-    Decoder, Event, FnId, KernelId, LeafEnd, LeafLink, LeafStart, Malformed, Payload, SpanEnd,
-    SpanStart, Stamp, TaskAddr, TaskEnd,
+    Decoder, Event, FnId, KernelId, LeafEnd, LeafLink, LeafStart, Malformed, Payload, ProcessExec,
+    SpanEnd, SpanStart, Stamp, TaskAddr, TaskEnd,
 };
 pub use loss::{Counters, CountersAt};
 pub use record::{Ending, Recorder, StopReason};

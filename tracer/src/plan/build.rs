@@ -97,8 +97,8 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     }
 
     let any_async = plan.functions.iter().any(|f| f.is_async);
-    let LeafRules { sqlite, tls: tls_rule, http } = &profile.leaf;
-    let leaves = sqlite.is_some() || tls_rule.is_some() || http.is_some();
+    let LeafRules { sqlite, tls: tls_rule, http, process } = &profile.leaf;
+    let leaves = sqlite.is_some() || tls_rule.is_some() || http.is_some() || process.is_some();
     let mut coverage =
         Coverage { tokio_version: landmarks.tokio_version.clone(), entries, ..Coverage::default() };
     if any_async || leaves {
@@ -116,10 +116,28 @@ pub fn build(inputs: Inputs<'_>) -> ProbePlan {
     if tls_rule.is_some() || http.is_some() {
         plan.hyper(landmarks, &mut coverage);
     }
+    let processes = process.is_some();
+    if let Some(rule) = process {
+        coverage.note(
+            &format!("the scheduler's tracepoints: {}", rule.name),
+            3,
+            "child processes are not shown",
+        );
+    }
     let Builder { modules, probes, functions, configs, code, fetches } = plan;
     let fetches = fetches.all;
     let sql_text_offset = landmarks.sql_text_offset;
-    ProbePlan { modules, probes, functions, configs, fetches, code, sql_text_offset, coverage }
+    ProbePlan {
+        modules,
+        probes,
+        functions,
+        configs,
+        fetches,
+        code,
+        processes,
+        sql_text_offset,
+        coverage,
+    }
 }
 
 fn entry(rule: &SpanRule) -> EntryCoverage {
@@ -195,8 +213,9 @@ impl Builder {
 
     fn place_exits(&mut self, exits: &[ExitSite], hook: Hook, id: u16) {
         for exit in exits {
-            let flags = if exit.at_ret { Cookie::AT_RET } else { 0 };
-            self.place(0, &exit.site, hook, Cookie::new(id, flags));
+            let at_ret = if exit.at_ret { Cookie::AT_RET } else { 0 };
+            let result = if exit.has_result { Cookie::RESULT } else { 0 };
+            self.place(0, &exit.site, hook, Cookie::new(id, at_ret | result));
         }
     }
 
@@ -370,6 +389,17 @@ impl Builder {
             "sqlx: link to the asking future",
             self.probes.len() - before,
             "statements run on sqlx's worker threads stay unlinked",
+        );
+        let before = self.probes.len();
+        // Either alone proves nothing.
+        if !found.reply_made.is_empty() && !found.reply_sent.is_empty() {
+            self.place_exits(&found.reply_made, Hook::ReplyMade, 0);
+            self.place_all(&found.reply_sent, Hook::ReplySent);
+        }
+        coverage.note(
+            "sqlx: link of BEGIN, COMMIT and ROLLBACK to the asking future",
+            self.probes.len() - before,
+            "statements of transactions stay unlinked",
         );
     }
 

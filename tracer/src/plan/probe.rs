@@ -40,6 +40,8 @@ pub struct ProbePlan {
     pub fetches: Vec<Fetch>,
     /// File ranges of the traced functions' code in the first module.
     pub code: Vec<(u64, u64)>,
+    /// Follow the child processes that the target starts.
+    pub processes: bool,
     /// Offset of the SQL text in `sqlite3_stmt`.
     pub sql_text_offset: Option<u32>,
     /// What is covered, what is not, and why.

@@ -65,6 +65,8 @@ pub struct LeafRules {
     pub tls: Option<LeafRule>,
     /// `[leaf.http]`: requests made and served on plain sockets.
     pub http: Option<LeafRule>,
+    /// `[leaf.process]`: child processes that the target starts.
+    pub process: Option<LeafRule>,
 }
 
 /// One kind of leaf.
@@ -191,6 +193,7 @@ mod tests {
         assert_eq!(profile.leaf.sqlite.unwrap().name, "database_query");
         assert_eq!(profile.leaf.tls.unwrap().name, "api_call");
         assert_eq!(profile.leaf.http.unwrap().name, "http_request");
+        assert_eq!(profile.leaf.process.unwrap().name, "process");
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Exchange {
                     answer: None,
                 })
             }
-            LeafKind::Statement => None,
+            LeafKind::Statement | LeafKind::Process => None,
         }
     }
 
@@ -158,7 +158,7 @@ fn conventions(
             LeafKind::TlsRequest => Some(443),
             LeafKind::ClientRequest => Some(80),
             // Behind a proxy it may be any.
-            LeafKind::ServedRequest | LeafKind::Statement => None,
+            LeafKind::ServedRequest | LeafKind::Statement | LeafKind::Process => None,
         });
         if let Some(port) = port {
             out.push(("server.port".to_owned(), i64::from(port).into()));

@@ -9,22 +9,26 @@ mod captured;
 mod exchanges;
 mod http;
 mod model;
+mod options;
+mod process;
+pub mod redact;
+pub mod sql;
+mod statement;
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::assemble::Ids;
-use crate::events::{Event, PayloadKind};
+use crate::events::{Event, LeafKind, PayloadKind};
 use crate::plan::TraceMeta;
 use crate::span::Span;
 use args::Arguments;
 use captured::CapturedBySpan;
 use exchanges::Exchanges;
-
-/// What spans may say about themselves.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {}
+pub use options::{Captures, Options, Private};
+use redact::{Redacted, Redactor};
+use statement::Statements;
 
 /// What could not be said, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -43,6 +47,12 @@ pub struct Stats {
     pub arguments_implausible: u64,
     /// Attributes left out because several values may be meant.
     pub arguments_ambiguous: u64,
+    /// Texts out of which a credential was taken.
+    pub secrets_redacted: u64,
+    /// Attributes that are private and were not asked for.
+    pub private_withheld: u64,
+    /// Attributes and events beyond what one span may have.
+    pub attributes_dropped: u64,
 }
 
 /// Fills in what spans say about themselves. Pure: the same events give the same attributes.
@@ -53,23 +63,40 @@ pub struct Semantics {
     exchanges: Exchanges,
     arguments: Arguments,
     stats: Stats,
+    statements: Statements,
+    redactor: Redactor,
     meta: Arc<TraceMeta>,
 }
 
 impl Semantics {
     /// For one trace.
-    pub fn new(meta: Arc<TraceMeta>, _options: &Options) -> Self {
+    pub fn new(meta: Arc<TraceMeta>, options: &Options) -> Self {
         let ids = Ids::new(&meta.seed);
-        let (captured, arguments) = (CapturedBySpan::default(), Arguments::default());
-        let exchanges = Exchanges::default();
-        Self { ids, captured, exchanges, arguments, stats: Stats::default(), meta }
+        Self {
+            ids,
+            captured: CapturedBySpan::default(),
+            exchanges: Exchanges::default(),
+            arguments: Arguments::default(),
+            statements: Statements::new(options.captures),
+            redactor: Redactor::new(options.captures),
+            stats: Stats::default(),
+            meta,
+        }
     }
 
     /// Keeps what an event says of a span, until that span ends.
     pub fn observe(&mut self, event: &Event<'_>) {
         match event {
             Event::LeafStart(start) => {
-                self.exchanges.begin(self.ids.span(start.id), start.kind, &mut self.stats);
+                let span = self.ids.span(start.id);
+                match start.kind {
+                    LeafKind::Statement | LeafKind::Process => {
+                        self.captured.expect(span, start.kind, &mut self.stats);
+                    }
+                    LeafKind::TlsRequest | LeafKind::ClientRequest | LeafKind::ServedRequest => {
+                        self.exchanges.begin(span, start.kind, &mut self.stats);
+                    }
+                }
             }
             Event::Payload(payload) => match payload.what {
                 PayloadKind::SqlText => {
@@ -82,23 +109,49 @@ impl Semantics {
             Event::Argument(argument) => {
                 self.arguments.add(self.ids.span(argument.id), argument, &self.meta);
             }
+            Event::ProcessExec(exec) => {
+                self.captured.executes(self.ids.span(exec.id), exec.name);
+            }
+            Event::LeafEnd(end) => self.captured.ended(self.ids.span(end.id), end),
             _ => {}
         }
     }
 
     /// A span begins: what is known by now.
     pub fn started(&mut self, span: &mut Span) {
+        if let Some(captured) = self.captured.get(span.span_id) {
+            self.statements.describe(span, captured);
+            process::describe(span, captured);
+        }
         self.arguments.describe(span);
+        self.redact(span);
     }
 
     /// A span has ended: everything it says about itself.
     pub fn ended(&mut self, span: &mut Span) {
-        let _captured = self.captured.take(span.span_id);
+        if let Some(captured) = self.captured.take(span.span_id) {
+            self.statements.describe(span, &captured);
+            process::describe(span, &captured);
+        }
         if let Some(exchange) = self.exchanges.take(span.span_id) {
             exchange.describe(span, &mut self.stats);
         }
         self.arguments.describe(span);
         self.arguments.forget(span.span_id, &mut self.stats);
+        self.redact(span);
+    }
+
+    /// The last step: see [`redact`].
+    fn redact(&mut self, span: &mut Span) {
+        let mut counts = Redacted::default();
+        self.redactor.span(span, &mut counts);
+        // Counted once, when the span is complete.
+        if span.end.is_some() {
+            let Redacted { secrets, private, overflow } = counts;
+            self.stats.secrets_redacted += secrets;
+            self.stats.private_withheld += private;
+            self.stats.attributes_dropped += overflow;
+        }
     }
 
     /// What could not be said so far.

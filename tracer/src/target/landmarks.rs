@@ -45,10 +45,16 @@ pub(super) fn landmarks(image: &Image, scan: &Scan) -> Landmarks {
         channel_recv: sites(&["flume::Shared::recv"]),
         channel_done: sites(&["flume::async::RecvFut::reset_hook"]),
         channel_close: sites(&["flume::Shared::disconnect_all"]),
+        reply_made: addresses(image, &["futures_channel::oneshot::channel"])
+            .into_iter()
+            .flat_map(|addr| at_returns(image, addr))
+            .filter(|exit| exit.has_result)
+            .collect(),
+        reply_sent: sites(&["futures_channel::oneshot::Sender::send"]),
         sql_step: sites(&["sqlite3_step"]),
         sql_step_exits: sql_step_exits(image, scan),
         sql_reset: sites(&["sqlite3_reset"]),
-        sql_finalize: sites(&["sqlite3_finalize"]),
+        sql_finalize: sites(&["sqlite3_finalize", "sqlite3VdbeDelete"]),
         sql_text_offset: sql_text_offset(image),
     }
 }
@@ -160,7 +166,10 @@ fn sql_step_exits(image: &Image, scan: &Scan) -> Vec<ExitSite> {
     for addr in addresses(image, &["sqlite3_step"]) {
         let is_in_table = |place: u64| image.symbols().is_in_object("sqlite3Apis", place);
         for exit in exits_ignoring_pointers(image, scan, addr, is_in_table) {
-            sites.insert(exit.site.addr, exit);
+            sites
+                .entry(exit.site.addr)
+                .and_modify(|kept: &mut ExitSite| kept.has_result &= exit.has_result)
+                .or_insert(exit);
         }
     }
     sites.into_values().collect()

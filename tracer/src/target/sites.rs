@@ -7,7 +7,7 @@ use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
 };
 
-use super::decode::{MAX_INSTRUCTION, RDI, RSI, RSP, direct_target, gpr, instructions};
+use super::decode::{MAX_INSTRUCTION, RAX, RDI, RSI, RSP, direct_target, gpr, instructions};
 use super::register_calls::register_calls;
 use super::scan::Scan;
 use super::{Cost, ExitSite, Image, Site};
@@ -119,7 +119,11 @@ fn at_callers(image: &Image, scan: &Scan, start: u64) -> Option<Vec<ExitSite>> {
     let mut sites: Vec<_> = sites.collect::<Option<_>>()?;
     // Two calls may run into the same site.
     sites.sort_by_key(|exit| exit.site.addr);
-    sites.dedup();
+    sites.dedup_by(|later, kept| {
+        let same = later.site.addr == kept.site.addr;
+        kept.has_result &= later.has_result || !same;
+        same
+    });
     Some(sites)
 }
 
@@ -130,24 +134,26 @@ pub(super) fn behind_call(image: &Image, writes: &mut Writes, next: u64) -> Opti
     let symbols = image.symbols();
     let code = image.code(next, symbols.end_of(symbols.start_of(next.wrapping_sub(1))?));
     let code = &code[..code.len().min(MAX_STRAIGHT_LINE * MAX_INSTRUCTION)];
-    let exit = |site| ExitSite { site, at_ret: false };
+    let exit = |site, has_result| ExitSite { site, at_ret: false, has_result };
     let mut first = None;
+    let mut before = 0_u16;
     for (at, instruction) in instructions(code, next).iter().enumerate().take(MAX_STRAIGHT_LINE) {
         let site = image.site(instruction.ip());
         if let Some(site) = &site
             && site.cost == Cost::Emulated
         {
-            return Some(exit(site.clone()));
+            return Some(exit(site.clone(), before & bit(RAX) == 0));
         }
         if at == 0 {
             first = site;
         }
-        if instruction.flow_control() != FlowControl::Next || writes.of(instruction) & bit(RSP) != 0
-        {
+        let written = writes.of(instruction);
+        if instruction.flow_control() != FlowControl::Next || written & bit(RSP) != 0 {
             break;
         }
+        before |= written;
     }
-    first.map(exit)
+    first.map(|site| exit(site, true))
 }
 
 /// The `ret`s and tail jumps of the function that begins at `start`.
@@ -170,7 +176,8 @@ pub(super) fn at_returns(image: &Image, start: u64) -> Vec<ExitSite> {
         };
         if leaves {
             let Some(site) = image.site(instruction.ip()) else { return Vec::new() };
-            exits.push(ExitSite { site, at_ret: true });
+            let has_result = instruction.flow_control() == FlowControl::Return;
+            exits.push(ExitSite { site, at_ret: true, has_result });
         }
     }
     exits

@@ -85,7 +85,7 @@ fn a_poll_function_is_understood() {
     // Behind the only call, on the je.
     let site = image.site(caller + 8).expect("a site");
     assert_eq!(site.bytes, [0x74, 0x00]);
-    assert_eq!(coroutine.exits, [ExitSite { site, at_ret: false }]);
+    assert_eq!(coroutine.exits, [ExitSite { site, at_ret: false, has_result: true }]);
     let location = |file: &str, line, column| SourceLocation { file: file.into(), line, column };
     assert_eq!(coroutine.location, Some(location("src/bar.rs", 7, 9)));
     let [body] = &analysis.inlined()[..] else { panic!("{:?}", analysis.inlined()) };
@@ -99,6 +99,7 @@ fn a_function_whose_address_is_taken_exits_at_its_returns() {
     let ret = |image: &Image, poll| ExitSite {
         site: image.site(poll + 0x12).expect("a site"),
         at_ret: true,
+        has_result: true,
     };
     let exits = |image: &Image| {
         Analysis::new(image).coroutine(only(image, POLL_NAME)).expect("a coroutine").exits

@@ -47,6 +47,8 @@ pub struct ExitSite {
     /// It is a `ret` or tail `jmp` of the function itself (stack pointer as at entry) instead of
     /// an instruction behind a caller's `call` (stack pointer 8 above).
     pub at_ret: bool,
+    /// The integer result is still where the function left it.
+    pub has_result: bool,
 }
 
 /// A function by symbol. Several symbols of one mangled name are one `Function` with several
@@ -175,13 +177,17 @@ pub struct Landmarks {
     pub channel_done: Vec<Site>,
     /// `flume::Shared<T>::disconnect_all`: rdi = the channel + 16.
     pub channel_close: Vec<Site>,
+    /// `futures_channel::oneshot::channel`: its `ret`s, where rax = rdx = the channel.
+    pub reply_made: Vec<ExitSite>,
+    /// `futures_channel::oneshot::Sender<T>::send`: rdi or rsi = the channel.
+    pub reply_sent: Vec<Site>,
     /// `sqlite3_step`: entry.
     pub sql_step: Vec<Site>,
     /// `sqlite3_step`: exits.
     pub sql_step_exits: Vec<ExitSite>,
     /// `sqlite3_reset`.
     pub sql_reset: Vec<Site>,
-    /// `sqlite3_finalize`.
+    /// `sqlite3_finalize`, and `sqlite3VdbeDelete`, by which SQLite frees its own statements.
     pub sql_finalize: Vec<Site>,
     /// Offset of the text in `sqlite3_stmt`, decoded from `sqlite3_sql`.
     pub sql_text_offset: Option<u32>,

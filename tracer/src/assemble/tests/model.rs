@@ -453,7 +453,7 @@ impl Machine {
         let (key, begin) = (0x5000 + id, stamp);
         let begin = LeafStart { at: begin, id: leaf, parent: known, source, key, kind, task: None };
         let link = Event::LeafLink(LeafLink { at: stamp, id: leaf, parent: asker });
-        let end = LeafEnd { at: stamp, id: leaf, end: stamp.ts, count: 0, status: Some(101) };
+        let end = LeafEnd { at: stamp, id: leaf, end: stamp.ts, count: Some(0), status: Some(101) };
         let events = &mut self.run.events;
         events.extend([Event::LeafStart(begin), Event::LeafEnd(end)]);
         if by_worker {

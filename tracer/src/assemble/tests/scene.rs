@@ -224,14 +224,14 @@ impl Scene {
         let at = self.stamp();
         let id = KernelId::new(id).unwrap();
         let status = Some(status).filter(|&status| status != -1);
-        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: 1, status }));
+        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: Some(1), status }));
     }
 
     /// A connection is closed before anything was read or written in answer.
     pub fn closed(&mut self, id: u64) {
         let at = self.stamp();
         let id = KernelId::new(id).unwrap();
-        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: 0, status: None }));
+        self.feed(&Event::LeafEnd(LeafEnd { at, id, end: at.ts, count: Some(0), status: None }));
     }
 
     pub fn payload(&mut self, id: u64, what: PayloadKind, bytes: &[u8]) {

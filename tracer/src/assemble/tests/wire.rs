@@ -65,12 +65,18 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         Event::LeafEnd(e) => wire::LeafEnd {
             header: header(Kind::LeafEnd, e.at, e.id),
             end: e.end.0,
-            count: e.count,
+            count: e.count.unwrap_or(wire::LeafEnd::UNKNOWN),
             status: e.status.unwrap_or(-1),
         }
         .as_bytes()
         .to_vec(),
         Event::Argument(e) => unreachable!("the assembler takes no {e:?}"),
+        Event::ProcessExec(e) => {
+            let mut name = [0; wire::ProcessExec::CAPACITY];
+            name[..e.name.len()].copy_from_slice(e.name);
+            let header = header(Kind::ProcessExec, e.at, e.id);
+            wire::ProcessExec { header, name }.as_bytes().to_vec()
+        }
         Event::Payload(e) => {
             let mut bytes = [0; wire::Payload::CAPACITY];
             bytes[..e.bytes.len()].copy_from_slice(e.bytes);
