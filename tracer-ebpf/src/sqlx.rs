@@ -100,7 +100,12 @@ pub fn channel_recv(hit: &Hit, _cookie: Cookie) -> Option<()> {
     let channel = hit.rsi().wrapping_sub(16);
     let thread = thread::get(hit.at.tid)?;
     thread.heal(&hit.at, hit.rsp());
-    let asker = certain(thread.current(hit))?;
+    let Some(asker) = certain(thread.current(hit)) else {
+        // Whoever it is takes them: they are nobody else's, and stay unlinked.
+        let _ = CHANNELS.remove(channel);
+        let _ = RECEIVING.remove(channel);
+        return None;
+    };
     if take_waiting(hit, channel, asker) == 0 && RECEIVING.insert(channel, asker, 0).is_err() {
         count(Counter::LeavesFull);
     }

@@ -59,7 +59,11 @@ impl Watch<'_> {
         // What an agent does after its state has changed belongs to it, too.
         let to = live::now_unix_ns();
         std::thread::sleep(LOOK);
-        let trace = tracer.stop()?;
+        let mut trace = tracer.stop()?;
+        // Whoever opens a connection has it set up by these; no row in the database tells of them.
+        trace
+            .spans
+            .retain(|span| span.attributes.get("query_type").is_none_or(|kind| kind != "PRAGMA"));
         let log =
             std::fs::read_to_string(api_log).with_context(|| api_log.display().to_string())?;
         let known = live::agents(db, &log, (from, to))?;
