@@ -8,7 +8,7 @@ use tracer_ebpf::counters::Counter;
 
 use crate::drops::count;
 use crate::hit::{Moment, read};
-use crate::thread::{self, frame_flags, kind};
+use crate::thread::{self, kind};
 use crate::{future, task};
 
 /// Removes every frame of thread `tid` that was entered below `alive`, innermost first.
@@ -75,7 +75,7 @@ pub extern "C" fn bury_frame(tid: u64, now: u64) -> u64 {
         kind::TASK => task::left(&at, &dead),
         _ => {}
     }
-    u64::from(dead.flags & frame_flags::LOST)
+    0
 }
 
 /// A panic begins on thread `tid`: every frame is alive now, so what is its return address now is

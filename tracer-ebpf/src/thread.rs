@@ -74,7 +74,7 @@ pub struct Frame {
 pub struct Thread {
     /// Next id to hand out on this thread.
     pub next: u64,
-    /// A request is being handed over: the asking span, 1 for "no span". 0: none.
+    /// A request is being handed over: the asking span, `u64::MAX` for "no span". 0: none.
     pub handover: u64,
     /// Statement executed last on this thread whose asker is not known yet.
     pub statement: u64,

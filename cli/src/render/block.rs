@@ -164,13 +164,21 @@ fn label(row: &Row, pid: Option<u32>) -> Line {
     line
 }
 
+/// What spans of processes are known by: they have no short attributes.
+const OF_PROCESSES: [(&str, &str); 2] =
+    [("process.executable.name", "executable"), ("process.exit.code", "exit_code")];
+
 /// `(agent_id=7, agent_type=coder)`: a span's own short attributes, or else its function. The
 /// standard's dotted ones say the same at greater length.
 pub fn details(span: &Span) -> Option<String> {
+    let short = |key: &str| match OF_PROCESSES.iter().find(|(long, _)| *long == key) {
+        Some((_, short)) => Some((*short).to_owned()),
+        None => (!key.contains('.')).then(|| key.to_owned()),
+    };
     let own: Vec<String> = span
         .attributes
         .iter()
-        .filter(|(key, _)| !key.contains('.'))
+        .filter_map(|(key, value)| Some((short(key)?, value)))
         .map(|(key, value)| {
             let value = match value {
                 Value::Bool(b) => b.to_string(),
@@ -180,7 +188,7 @@ pub fn details(span: &Span) -> Option<String> {
                     text::truncate(&text::sanitise(&all.join(",")), MAX_VALUE).into_owned()
                 }
             };
-            format!("{}={value}", text::sanitise(key))
+            format!("{}={value}", text::sanitise(&key))
         })
         .collect();
     if !own.is_empty() {
@@ -370,6 +378,14 @@ agent_execution (agent_id=7, agent_type=coder)                                  
         ] {
             assert_eq!(short_path(path), short);
         }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_program() {
+        let attributes =
+            [("process.executable.name", "bash"), ("process.pid", "7"), ("process.exit.code", "1")];
+        let span = fixture::with(fixture::span(7, 1, None, "process", 1_000, 2), &attributes);
+        assert_eq!(details(&span).as_deref(), Some("(executable=bash, exit_code=1)"));
     }
 
     #[test]

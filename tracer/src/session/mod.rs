@@ -1,6 +1,9 @@
 //! One traced process, from its PID to finished spans: the stages joined up.
 
 mod arguments;
+mod batch;
+mod planning;
+mod summary;
 
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -10,19 +13,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde::Serialize;
 use thiserror::Error;
 
-use crate::assemble::{Output, Stats};
+pub use planning::{plan_for, plan_images};
+pub use summary::{Progress, Summary, losses};
+
+use crate::assemble::Output;
 use crate::attach::{AttachError, AttachOptions, AttachedProbes, Mechanism};
 use crate::events::{Counters, Recorder, StopReason};
 use crate::pipeline::{self, Pipeline};
-use crate::plan::{self, Coverage, Finding, Inputs, ProbePlan, Profile, TargetMeta, TraceMeta};
-use crate::semantics;
+use crate::plan::{Coverage, ProbePlan, Profile, TargetMeta, TraceMeta};
 use crate::span::{ClockAnchor, MonoNs};
-use crate::target::{
-    Analysis, Cost, DebugInfoOptions, Image, ModuleInfo, PidNamespace, Target, TargetError, WhyNot,
-};
+use crate::target::{Cost, DebugInfoOptions, Image, ModuleInfo, PidNamespace, Target, TargetError};
+use batch::Batch;
+use planning::{needed_library, open_loaded};
 
 /// What to trace, and how.
 #[derive(Clone, Debug)]
@@ -104,71 +108,6 @@ pub enum Status {
     Replaced,
 }
 
-/// What a session saw and lost, in total.
-#[derive(Clone, Debug, Serialize)]
-pub struct Summary {
-    /// Process traced.
-    pub pid: u32,
-    /// How probes were placed.
-    pub mechanism: Mechanism,
-    /// Probes placed.
-    pub probes: usize,
-    /// How many of them the kernel emulates.
-    pub emulated_probes: usize,
-    /// Functions probed.
-    pub functions_probed: usize,
-    /// Bodies known to be inlined.
-    pub functions_inlined: usize,
-    /// Functions that matched and cannot be probed.
-    pub functions_refused: usize,
-    /// The kernel side's counters.
-    pub counters: Counters,
-    /// The assembler's.
-    pub spans: Stats,
-    /// What could not be said about spans, and why.
-    pub semantics: semantics::Stats,
-    /// Records that were malformed.
-    pub malformed: u64,
-    /// Why it ended.
-    pub why: StopReason,
-    /// Nanoseconds between attach and detach.
-    pub traced_ns: u64,
-    /// Nanoseconds that inspection and planning took.
-    pub inspect_ns: u64,
-    /// Nanoseconds that loading and placing the probes took.
-    pub attach_ns: u64,
-}
-
-impl Summary {
-    /// Everything lost, by name; empty when nothing was.
-    pub fn drops(&self) -> Vec<(String, u64)> {
-        losses(&self.counters, &self.spans, self.malformed)
-    }
-}
-
-/// What a session has seen and lost so far.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    /// The kernel side's counters.
-    pub counters: Counters,
-    /// The assembler's.
-    pub spans: Stats,
-    /// Records that were malformed.
-    pub malformed: u64,
-}
-
-/// Everything lost, by name; empty when nothing was.
-pub fn losses(counters: &Counters, spans: &Stats, malformed: u64) -> Vec<(String, u64)> {
-    let kernel = counters.losses().map(|(counter, n)| (counter.name().to_owned(), n));
-    // What is no request is no span that was lost.
-    let ours = spans.drops.iter().filter(|&(name, n)| n != 0 && name != "not_http");
-    let mut all: Vec<_> = kernel.chain(ours.map(|(name, n)| (name.to_owned(), n))).collect();
-    if malformed != 0 {
-        all.push(("malformed_records".to_owned(), malformed));
-    }
-    all
-}
-
 /// A process that is being traced. Dropping it detaches.
 pub struct Session {
     /// `None` when it was attached to before it executed its program.
@@ -196,133 +135,6 @@ struct Placed {
 
 /// Records taken in between two looks at the clock.
 const AT_ONCE: usize = 65_536;
-
-/// Records judged together: what was lost before the last of them is known to all.
-const BATCH: usize = 4096;
-
-/// Records in a row, copied out of the ring buffer.
-#[derive(Debug, Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Batch {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
-
-    fn push(&mut self, record: &[u8]) {
-        self.bytes.extend_from_slice(record);
-        self.ends.push(self.bytes.len());
-    }
-
-    fn records(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(from, &to)| &self.bytes[from..to])
-    }
-}
-
-/// Makes the plan for a process, touching nothing.
-pub fn plan_for(target: &Target, profile: &Profile, debuginfo: &DebugInfoOptions) -> ProbePlan {
-    let root = PathBuf::from(format!("/proc/{}/root", target.pid));
-    let (libssl, libc) = (target.libssl.as_deref(), target.libc.as_deref());
-    plan_images(&target.exe, libssl, libc, profile, &root, debuginfo)
-}
-
-/// Makes the plan for an executable, and the OpenSSL and C library that it uses, where these are
-/// libraries.
-///
-/// `root`: the root directory as the target sees it.
-pub fn plan_images(
-    exe: &Image,
-    libssl: Option<&Image>,
-    libc: Option<&Image>,
-    profile: &Profile,
-    root: &Path,
-    debuginfo: &DebugInfoOptions,
-) -> ProbePlan {
-    let analysis = Analysis::new(exe);
-    let findings = find(&analysis, profile);
-    let (arguments, debuginfo) = arguments::find(&analysis, profile, &findings, root, debuginfo);
-    let tls = match libssl {
-        Some(image) => (image.info().clone(), Analysis::new(image).tls_landmarks()),
-        // Linked in statically, if at all.
-        None => (exe.info().clone(), analysis.tls_landmarks()),
-    };
-    let libc = libc.unwrap_or(exe);
-    let sockets = (libc.info().clone(), libc.socket_landmarks());
-    let mut plan = plan::build(Inputs {
-        profile,
-        executable: exe.info().clone(),
-        findings,
-        arguments,
-        inlined: &analysis.inlined(),
-        landmarks: &analysis.landmarks(),
-        tls: Some((tls.0, &tls.1)),
-        sockets: Some((sockets.0, &sockets.1)),
-    });
-    plan.coverage.debuginfo = debuginfo;
-    plan
-}
-
-/// Looks at every function that the profile asks for.
-fn find(analysis: &Analysis<'_>, profile: &Profile) -> Vec<(usize, Finding)> {
-    let wanted = plan::wanted(profile, analysis.image().functions());
-    let functions: Vec<_> = wanted.iter().map(|(_, function)| *function).collect();
-    let coroutines = analysis.coroutines(&functions);
-    let mut found = Vec::with_capacity(wanted.len());
-    for ((rule, function), coroutine) in wanted.into_iter().zip(coroutines) {
-        let finding = match coroutine {
-            Ok(coroutine) => Finding::Coroutine(coroutine),
-            Err(WhyNot::NotAsync) if !profile.spans[rule].function.means_plain(&function.name) => {
-                continue;
-            }
-            Err(WhyNot::NotAsync) => {
-                let mut plain = analysis.plain_functions(&[function]);
-                match plain.pop().flatten() {
-                    Some(plain) => Finding::Plain(plain),
-                    None => Finding::Refused(function.clone(), WhyNot::NoEntry.to_string()),
-                }
-            }
-            Err(why) => Finding::Refused(function.clone(), why.to_string()),
-        };
-        found.push((rule, finding));
-    }
-    found
-}
-
-/// Opens a process, once the dynamic linker is through with it: a program that has just been
-/// started does not have its OpenSSL yet.
-fn open_loaded(pid: u32) -> Result<Target, TargetError> {
-    let until = Instant::now() + LOADING;
-    loop {
-        let target = Target::open(pid)?;
-        target.exe.require_rust()?;
-        let wants = || target.exe.needed_libraries().iter().any(|n| n.starts_with("libssl.so"));
-        if target.libssl.is_some() || !wants() || Instant::now() >= until {
-            return Ok(target);
-        }
-        std::thread::sleep(LOADING / 20);
-    }
-}
-
-/// More than a dynamic linker takes.
-const LOADING: std::time::Duration = std::time::Duration::from_millis(400);
-
-/// The library of this name that a program started now would load, if it needs one: what `run`
-/// goes by, before there are mappings to look at.
-fn needed_library(exe: &Image, prefix: &str) -> Option<Image> {
-    let needed = exe.needed_libraries();
-    let name = needed.iter().find(|name| name.starts_with(prefix))?;
-    let places =
-        ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib64", "/usr/lib64", "/usr/lib"];
-    places.iter().find_map(|place| {
-        let path = Path::new(place).join(name);
-        Image::open(&path, &path).ok()
-    })
-}
 
 impl Session {
     /// Inspects the process, makes a plan, and places its probes.
@@ -489,7 +301,7 @@ impl Session {
         while seen < AT_ONCE {
             let batch = &mut self.batch;
             batch.clear();
-            let some = self.probes.drain(BATCH, |bytes| batch.push(bytes));
+            let some = self.probes.drain(Batch::MOST, |bytes| batch.push(bytes));
             if some == 0 {
                 break;
             }
